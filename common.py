@@ -1,0 +1,459 @@
+"""What five scripts would otherwise repeat: flags, processes, batches, optimizer, resume, log. No loop and no loss.
+
+A script is: a frozen dataclass Config on its first screen, PRESETS and SETTINGS beside it, functions, `main(config)`,
+and `launch(main, Config, ...)` at the end. The value of a field is its default, overridden by the preset (scale),
+then by the setting (fidelity to the paper), then by a flag; the resolved values are printed with their origin.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import fcntl
+import functools
+import hashlib
+import inspect
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+import typing
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from data import UserError
+from data.tokenizer import get_tokenizer
+from model import load_checkpoint, read_facts, read_file, save_checkpoint, write_aside
+
+# ---------------------------------------------------------------------------------------------- flags
+
+
+def launch(main, Config, presets: dict, settings: dict | None = None) -> None:
+    """Parse the flags, start the processes, run main(config); a user's error ends in one line, not in a traceback."""
+    script = os.path.basename(sys.argv[0])
+    try:
+        config = parse_flags(Config, presets, settings or {}, sys.argv[1:])
+        start_processes()
+        main(config)
+    except (UserError, OSError) as error:
+        sys.exit(f"{script}: {error}" if rank() == 0 else 1)
+    except KeyboardInterrupt:
+        sys.exit(f"{script}: interrupted; the same command goes on from the last save")
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class OneLineParser(argparse.ArgumentParser):
+    def error(self, message):
+        sys.exit(f"{self.prog}: {message}; --help lists the flags")
+
+
+def parse_flags(Config, presets: dict, settings: dict, argv: list[str]):
+    """argv -> Config. `--top_p` and `--top-p` are one flag; the help is the comment on the field's line."""
+    fields = {f.name: f for f in dataclasses.fields(Config)}
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(Config), re.M))
+    parser = OneLineParser(description=inspect.getmodule(Config).__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    for f in fields.values():
+        kind = field_type(f)
+        default = "" if f.default in (None, "", dataclasses.MISSING) else f" (default {f.default})"
+        options = {"help": (comments.get(f.name, "") + default).replace("%", "%%"), "default": argparse.SUPPRESS}
+        if kind is bool:
+            parser.add_argument(f"--{f.name}", action=argparse.BooleanOptionalAction, **options)
+        else:
+            parser.add_argument(f"--{f.name}", type=kind, metavar=kind.__name__.upper(), **options)
+    argv = [a if not a.startswith("--") else a.split("=")[0].replace("-", "_").replace("__", "--", 1).replace("--no_", "--no-") + a[len(a.split("=")[0]) :] for a in argv]
+    flags, unknown = parser.parse_known_args(argv)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].lstrip("-").split("=")[0], fields, 1)
+        parser.error(f"unknown flag {unknown[0]}" + (f", did you mean --{near[0]}?" if near else ""))
+    flags = vars(flags)
+    for f in fields.values():
+        if f.default is dataclasses.MISSING and f.name not in flags:
+            parser.error(f"--{f.name} is needed: {comments.get(f.name, '')}")
+    preset = flags.get("preset") or (read_facts(flags["ckpt"])["preset"] if "ckpt" in flags else fields["preset"].default)
+    setting = flags.get("setting") or (fields["setting"].default if "setting" in fields else None)
+    for what, name, table in (("preset", preset, presets), ("setting", setting, settings)):
+        if name is not None and name not in table:
+            parser.error(f"unknown {what} {name}; there are {', '.join(table)}")
+    layers = {f"preset {preset}": {**presets[preset], "preset": preset}, f"setting {setting}": settings.get(setting, {}), "flag": flags}
+    values, origin = {}, {}
+    for name, layer in layers.items():
+        values.update(layer)
+        origin.update({key: name for key in layer})
+    config = Config(**values)
+    if int(os.environ.get("RANK", 0)) == 0:
+        for key, value in dataclasses.asdict(config).items():
+            print(f"  {key:<16} {value!s:<24} {origin.get(key, '')}".rstrip())
+    return config
+
+
+def field_type(f: dataclasses.Field) -> type:
+    """The type of `int` or of `int | None`."""
+    if isinstance(f.type, types.UnionType):
+        return next(t for t in typing.get_args(f.type) if t is not type(None))
+    return f.type
+
+
+def check(condition: bool, message: str) -> None:
+    """Refuse what cannot work before work starts."""
+    if not condition:
+        raise UserError(message)
+
+
+# ---------------------------------------------------------------------------------------------- processes
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def device() -> torch.device:
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def start_processes() -> None:
+    """Join torchrun's group where there is one: nccl between GPUs, gloo on CPU. One process is world size 1."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device())
+    if "RANK" in os.environ:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=2))
+    print0(f"{world()} process(es) on {device().type}, {'bf16 autocast over fp32 weights' if torch.cuda.is_available() else 'fp32'}")
+
+
+def print0(*args) -> None:
+    if rank() == 0:
+        print(*args, flush=True)
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def all_sum(*values: float) -> list[float]:
+    """Sum each number over the ranks."""
+    total = torch.tensor(values, dtype=torch.float64, device=device())
+    if dist.is_initialized():
+        dist.all_reduce(total)
+    return total.tolist()
+
+
+def gather_objects(value) -> list:
+    """Every rank's Python object, in rank order, on every rank."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def autocast():
+    """bf16 matrix products on a GPU; nothing on a CPU."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda")
+
+
+def sync_and_clip(model: torch.nn.Module, max_norm: float) -> float:
+    """Sum the gradients over the ranks, cut their global norm to max_norm, return the norm before the cut.
+
+    Losses are sums divided by a count over the whole step and all ranks, so a sum is what the ranks' gradients need.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for p in parameters:
+        if p.grad is None:  # a rank whose share of the batch had nothing to learn from
+            p.grad = torch.zeros_like(p)
+    if dist.is_initialized():
+        flat = torch.cat([p.grad.flatten() for p in parameters])
+        dist.all_reduce(flat)
+        for p, g in zip(parameters, flat.split([p.numel() for p in parameters])):
+            p.grad.copy_(g.view_as(p))
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm).item()
+
+
+def clipped_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
+    """Synchronise and clip the gradients, step, clear them -> their norm. A norm that is not finite skips the step."""
+    norm = sync_and_clip(model, max_norm)
+    if math.isfinite(norm):  # the same on every rank: the gradients are
+        optimizer.step()
+    optimizer.zero_grad()
+    return norm
+
+
+# ---------------------------------------------------------------------------------------------- batches
+
+
+def generator(seed: int, purpose: str, *ids) -> np.random.Generator:
+    """A generator keyed by what it is for, so that no draw depends on how many came before."""
+    key = hashlib.blake2b(json.dumps([seed, purpose, *ids]).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(n: int, seed: int, purpose: str, epoch: int) -> np.ndarray:
+    return generator(seed, purpose, epoch).permutation(n)
+
+
+def batch_indices(n: int, batch: int, step: int, seed: int, purpose: str, shuffle: bool = True) -> list[int]:
+    """The items of one global batch out of n: pass after pass, each in its own order. A function of (seed, step)."""
+    places = range(step * batch, (step + 1) * batch)
+    return [int(permutation(n, seed, purpose, i // n)[i % n]) if shuffle else i % n for i in places]
+
+
+def micro_batches(lengths: list[int], max_tokens: int) -> list[list[int]]:
+    """Split sequences into groups of at most max_tokens tokens (at least one sequence), similar lengths together."""
+    groups, size = [], 0
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if not groups or size + lengths[i] > max_tokens:
+            groups.append([])
+            size = 0
+        groups[-1].append(i)
+        size += lengths[i]
+    return groups
+
+
+@dataclasses.dataclass
+class Packed:
+    """Prompts and responses, one after another, and where the responses' tokens are predicted."""
+
+    tokens: torch.Tensor  # (N,) all tokens
+    lengths: list[int]  # of each sequence, prompt and response
+    predict: torch.Tensor  # (R,) positions in N whose next token is a response token
+    targets: torch.Tensor  # (R,) these response tokens
+    sequence: torch.Tensor  # (R,) which sequence each belongs to
+
+
+def pack(prompts: list[list[int]], responses: list[list[int]]) -> Packed:
+    """Loss falls on response tokens only (their eos included): position i predicts token i + 1."""
+    tokens, predict, sequence = [], [], []
+    for i, (prompt, response) in enumerate(zip(prompts, responses)):
+        first = len(tokens) + len(prompt) - 1  # the prompt's last token predicts the response's first
+        predict.extend(range(first, first + len(response)))
+        sequence.extend([i] * len(response))
+        tokens.extend(prompt)
+        tokens.extend(response)
+    tokens, predict = torch.tensor(tokens), torch.tensor(predict)
+    lengths = [len(p) + len(r) for p, r in zip(prompts, responses)]
+    packed = Packed(tokens, lengths, predict, tokens[predict + 1], torch.tensor(sequence))
+    on_device = {f: x.to(device()) for f, x in vars(packed).items() if isinstance(x, torch.Tensor)}
+    return dataclasses.replace(packed, **on_device)
+
+
+def response_logprobs(model, packed: Packed, temperature: float = 1.0):
+    """(log-prob, logsumexp, entropy) of every response token, each (R,)."""
+    with autocast():
+        hidden = model.hidden(packed.tokens, packed.lengths)  # (N, d_model)
+    return model.logprobs(hidden[packed.predict], packed.targets, temperature)
+
+
+# ---------------------------------------------------------------------------------------------- optimizer
+
+
+def adamw(model: torch.nn.Module, lr: float, betas: tuple[float, float], weight_decay: float, decay_embedding: bool = True):
+    """AdamW; OLMo2's pre-training decays every weight but the input embedding, the authors' RL and SFT decay all."""
+    embedding = [p for n, p in model.named_parameters() if n == "embed_tokens.weight"]
+    rest = [p for n, p in model.named_parameters() if n != "embed_tokens.weight"]
+    groups = [{"params": rest, "weight_decay": weight_decay}, {"params": embedding, "weight_decay": weight_decay * decay_embedding}]
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=True)
+
+
+def set_lr(optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def schedule(kind: str, step: int, steps: int, warmup: int = 0, floor: float = 0.0) -> float:
+    """Factor on the peak rate for step 0 .. steps-1: linear warm-up, then `constant` or a `cosine` down to floor."""
+    if step < warmup:
+        return (step + 1) / warmup
+    if kind == "constant":
+        return 1.0
+    progress = (step - warmup) / max(1, steps - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + float(np.cos(np.pi * progress)))
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints and resume
+
+KNOBS = {"ckpt", "out", "save_every", "log_every", "micro_tokens", "slots", "progress"}  # change cost, not results
+
+
+def recorded(config) -> dict:
+    """The part of a config that decides the result."""
+    return {k: v for k, v in dataclasses.asdict(config).items() if k not in KNOBS}
+
+
+def output_path(config, recipe: str) -> str:
+    """`4B.pt` and `rl` -> `4B.rl.pt` beside it, unless --out says otherwise."""
+    return config.out or re.sub(r"\.pt$", "", config.ckpt) + f".{recipe}.pt"
+
+
+def open_parent(config):
+    """The checkpoint a recipe starts from, on this rank's device -> (model, facts)."""
+    model, facts = load_checkpoint(config.ckpt)
+    return model.to(device()), facts
+
+
+def lineage(parent: dict, recipe: str) -> str:
+    """`sft` then `rl` is `sft.rl`; a base checkpoint adds nothing."""
+    return recipe if parent["recipe"] == "base" else f"{parent['recipe']}.{recipe}"
+
+
+def check_length(model, tokens: int, what: str = "--max_prompt + --max_response") -> None:
+    limit = model.config.max_seq_len
+    check(tokens <= limit, f"{what} is {tokens} tokens, the model's limit is {limit}; lower it")
+
+
+def open_tokenizer(facts: dict, model):
+    """The tokenizer a checkpoint was trained with; the model may have more rows, never fewer, and toy's must be the same."""
+    encoding = get_tokenizer(facts["tokenizer"])
+    known = model.config.vocab_size
+    same = encoding.n_vocab == known if facts["tokenizer"] == "toy" else encoding.n_vocab <= known
+    check(same, f"tokenizer {facts['tokenizer']} has {encoding.n_vocab} ids, the checkpoint {known}; it was made with another version")
+    return encoding
+
+
+def make_facts(config, recipe: str, step: int, parent: dict | None, **more) -> dict:
+    """What a checkpoint says of itself; `id` names its whole lineage of configurations."""
+    parent = parent or {}
+    facts = {
+        "recipe": recipe,
+        "step": step,  # optimizer steps of this stage
+        "tokens": parent.get("tokens"),  # of pre-training
+        "tokenizer": parent.get("tokenizer"),
+        "preset": config.preset,
+        "seed": config.seed,
+        "parent": getattr(config, "ckpt", None),
+        "parent_id": parent.get("id"),
+        "base_id": parent.get("base_id") or parent.get("id"),
+        "config": recorded(config),
+        "code": code_version(),
+        "torch": str(torch.__version__),
+        **more,
+    }
+    facts["id"] = hashlib.blake2b(json.dumps([recipe, step, facts["tokens"], facts["parent_id"], facts["config"]]).encode(), digest_size=8).hexdigest()
+    return facts
+
+
+@functools.cache
+def code_version() -> str:
+    """The commit that ran, with a + where files differ from it."""
+    git = lambda *args: subprocess.run(["git", *args], cwd=os.path.dirname(os.path.abspath(__file__)), capture_output=True, text=True).stdout.strip()
+    try:
+        return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except OSError:
+        return "unknown"
+
+
+def differences(config, other: dict) -> str:
+    now = recorded(config)
+    return ", ".join(f"{k} was {other.get(k)} and is now {now.get(k)}" for k in sorted(now.keys() | other.keys()) if now.get(k) != other.get(k))
+
+
+def is_finished(path: str, config, parent: dict | None = None) -> bool:
+    """True where `path` holds the result of this very command; an error where it holds another's."""
+    if not os.path.exists(path):
+        return False
+    facts = read_facts(path)
+    changed = differences(config, facts["config"])
+    if not changed and parent and facts["parent_id"] != parent["id"]:
+        changed = f"its parent {config.ckpt} was made again"
+    check(not changed, f"{path} exists and differs ({changed}); give another --out or delete it")
+    print0(f"{path} is finished; nothing to do")
+    return True
+
+
+class Resume:
+    """The state of an unfinished run: weights, every optimizer, the step, in `<name>.resume/state.pt`.
+
+    Batches and samples are functions of (seed, step), so nothing else has to be kept and nothing is replayed.
+    """
+
+    def __init__(self, out: str, config, model, *optimizers):
+        self.folder = re.sub(r"\.pt$", "", out) + ".resume"
+        self.path = os.path.join(self.folder, "state.pt")
+        self.config, self.model, self.optimizers = config, model, optimizers
+
+    def load(self) -> int:
+        """Put the state back, if there is one -> the step to go on with (0: from the start)."""
+        if not os.path.exists(self.path):
+            return 0
+        state = read_file(self.path)
+        changed = differences(self.config, state["config"])
+        check(not changed, f"{self.folder} holds an unfinished run with other flags ({changed}); delete it or give another --out")
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        print0(f"going on from step {state['step']} of {self.folder}")
+        return state["step"]
+
+    def save(self, step: int) -> None:
+        """After `step` steps. All ranks hold the same state; rank 0 writes it."""
+        if rank() == 0:
+            optimizers = [o.state_dict() for o in self.optimizers]
+            write_aside(self.path, {"step": step, "config": recorded(self.config), "model": self.model.state_dict(), "optimizers": optimizers})
+
+    def finish(self, out: str, facts: dict) -> None:
+        """Write the result, then drop the state."""
+        if rank() == 0:
+            save_checkpoint(out, self.model, facts)
+            print(f"wrote {out}")
+            self.drop()
+        barrier()
+
+    def drop(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------------------------------- log
+
+
+class Log:
+    """One JSON line per step in `<name>.log.jsonl`; lines after the step that a run resumes from are dropped."""
+
+    def __init__(self, out: str, step: int):
+        self.path = re.sub(r"\.pt$", "", out) + ".log.jsonl"
+        if rank() == 0:
+            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+            kept = [row for row in read_rows(self.path) if row["step"] <= step] if step else []
+            with open(self.path + ".tmp", "w") as f:
+                f.writelines(json.dumps(row) + "\n" for row in kept)
+            os.replace(self.path + ".tmp", self.path)
+
+    def write(self, step: int, **values) -> None:
+        if rank() == 0:
+            with open(self.path, "a") as f:
+                f.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def read_rows(path: str) -> list[dict]:
+    """The JSON lines of a file; a last line torn by a kill is passed over."""
+    if not os.path.exists(path):
+        return []
+    with open(path) as f:
+        lines = f.read().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def append_row(path: str, row: dict) -> None:
+    """Add one JSON line with one write, after cutting off a line that a kill left torn."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path, "ab+") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)  # the study evaluates two checkpoints at a time
+        size = f.seek(0, os.SEEK_END)
+        if size:
+            f.seek(-1, os.SEEK_END)
+            if f.read(1) != b"\n":
+                f.seek(0)
+                f.truncate(f.read().rfind(b"\n") + 1)
+        f.write(json.dumps(row).encode() + b"\n")
+        f.flush()
+        os.fsync(f.fileno())

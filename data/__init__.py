@@ -1,0 +1,5 @@
+"""Text in, problems out: tokenizers, the toy world, problem sets, grading, corpora and benchmarks."""
+
+
+class UserError(ValueError):
+    """What is wrong with the user's input and what to do next, in one line."""

@@ -1,0 +1,548 @@
+r"""The only judge: does a response end in the right answer?  The reward in training and the verdict in evaluation.
+
+    grade("... so she makes \boxed{1,000} dollars.", "1000")    -> True
+    grade("... 9 * 2 = 18\n#### 18", "18", kind="gsm8k")        -> True
+    grade(r"\boxed{18 \text{ or } 20}", "18")                   -> False
+
+Three steps: find the last committed answer (`extract`), read it (`read`: a number, pair, interval, set, matrix, text, or
+else an expression kept as a string of LaTeX tokens), compare with the reference answer read the same way (`same`).
+
+Which answers count.  math: `\boxed{...}`.  gsm8k: `\boxed{...}`, `#### N`, and, for base models that write neither, the
+sentence "the answer is N" or a line "A: N".  The last one counts, so a model may correct itself but not hedge; an empty or
+unclosed box is no answer; whatever follows a question the model invents ("Question:", "Q:", "Problem:") is not read.
+
+What is equal.  Numbers are compared as exact fractions, never as floats and without tolerance: 0.5 = 1/2 = \frac12, and
+1,000 = 1000, but 0.25 is not 25%.  Everything that is not a number is compared form by form, so "18 or 20" or "[17, 19]"
+is right only if the reference answer says the same.  Units are dropped ("18\text{ cm}" = "18") unless both sides name a
+different one.  What cannot be read is wrong.
+
+Safe on any string: nothing is evaluated, work is linear in the (bounded) input, recursion and digits are bounded.
+The ways in which public graders were fooled (prefixes, commas, tolerance, unicode digits, brackets) are in the tests.
+`rule="authors"` is the rule of the paper's code instead, string against string, kept to measure the difference.
+"""
+
+import re
+from fractions import Fraction
+from functools import partial
+from typing import NamedTuple
+
+MAX_RESPONSE = 20_000  # characters; of a longer response only the tail is read
+MAX_ANSWER = 1_000  # characters; a longer "answer" is not read at all
+MAX_DIGITS = 100  # in one number: int() of huge strings is quadratic, and Python refuses 4,300 digits
+MAX_EXPONENT = 30  # in 5 \times 10^{3}
+MAX_DEPTH = 8  # brackets inside brackets that are read as structure; deeper ones stay strings
+
+
+def grade(response: str, answer: str, kind: str = "math", rule: str = "ours") -> bool:
+    """True if the last committed answer of `response` equals the reference `answer`; kind is "gsm8k" or "math"."""
+    assert kind in ("gsm8k", "math") and rule in ("ours", "authors"), f"unknown kind {kind!r} or rule {rule!r}"
+    if not answer:  # a missing reference answer never pays
+        return False
+    if rule == "authors":
+        return authors_grade(response[-MAX_RESPONSE:], answer, kind)
+    found = extract(response, kind)
+    gold = read(answer, merge=thousands_in_gold(answer))
+    if found is None or gold is None:
+        return False
+    # "1,234" is a number or a pair: whichever the reference answer is
+    return any(same(gold, read(found, merge)) for merge in (True, False))
+
+
+def reward(response: str, answer: str, kind: str = "math", format_score: float = 0.0, rule: str = "ours") -> float:
+    """1.0 if right; `format_score` if wrong but with exactly one readable final answer; else 0.0.
+
+    The paper sets format_score to 0.1 (its code in effect paid 0). It is easily farmed, hence "exactly one".
+    """
+    if grade(response, answer, kind, rule):
+        return 1.0
+    marked = committed(response, kind, claims=False)
+    value = read(marked[0], merge=True) if len(marked) == 1 else None
+    if value is None:
+        return 0.0
+    parts = value.value if value.kind in (",", "()") else [value]  # a pair of numbers is as good as a number
+    return format_score if kind == "math" or all(part.kind == "number" for part in parts) else 0.0
+
+
+def extract(response: str, kind: str = "math") -> str | None:
+    """The last committed answer as text, or None. See the top of this file for what counts."""
+    answers = committed(response, kind)
+    return answers[-1] if answers else None
+
+
+# ---------------------------------------------------------------- finding answers in a response
+
+# Base models run on into a next question of their own, whose answer may fit by chance.
+NEXT_QUESTION = re.compile(
+    r"(?m)^[ \t*#>]*(?:(?i:(?:next |new |another )?(?:question|problem|exercise|user|human|instruction)) ?#?[0-9]{0,3}\**:"
+    r"|(?:Question|Problem|Exercise) [0-9]{1,3}\b)"
+    r"|(?<![\w:\\])(?<!and )(?<!, )(?:Question|Problem|Q) ?#?[0-9]{0,3}\**:"  # but not "the line through P and Q: y = x"
+)
+HASHES = re.compile(r"#{4,}([^\n#]*)")
+CLAIM = re.compile(r"(?im)(?:\banswer {0,3}(?:is|=|:)|^[ \t]*A:)[ :]{0,3}(?=[-\u2212+$\\( ]{0,4}[.0-9])(?=([^\n]{0,200}))")
+
+
+def committed(response: str, kind: str, claims: bool = True) -> list[str]:
+    """All non-empty answers in the response, in order; with `claims` also those in plain words (gsm8k only)."""
+    text = response[-MAX_RESPONSE:]
+    question = NEXT_QUESTION.search(text)
+    if question:
+        text = text[: question.start()]
+    found = boxes(text)
+    if kind == "gsm8k":
+        for m in HASHES.finditer(text):  # a heading has no digit; a box or claim in the line is found as such
+            if re.search("[0-9]", m[1]) and "\\boxed" not in m[1] and not CLAIM.search(m[1]):
+                found.append((m.start(), m[1]))
+        if claims:
+            found += [(m.start(), first_sentence(m[1])) for m in CLAIM.finditer(text)]
+    return [content.strip() for _, content in sorted(found) if content.strip()]
+
+
+def boxes(text: str) -> list[tuple[int, str]]:
+    r"""(position, content) of each closed \boxed{...}; of nested ones the outermost."""
+    closing, found, end = matching_braces(text), [], 0
+    for m in re.finditer(r"\\boxed\s*\{", text):
+        opening = m.end() - 1
+        if m.start() >= end and opening in closing:
+            end = closing[opening]
+            found.append((m.start(), text[opening + 1 : end]))
+    return found
+
+
+def matching_braces(text: str) -> dict[int, int]:
+    r"""{position of each "{": position of its "}"}, by counting, so that depth costs nothing; \{ and \} do not count."""
+    closing, stack = {}, []
+    for m in re.finditer(r"(?s)\\.|[{}]", text):
+        if m[0] == "{":
+            stack.append(m.start())
+        elif m[0] == "}" and stack:
+            closing[stack.pop()] = m.start()
+    return closing
+
+
+def first_sentence(text: str) -> str:
+    """'18. She ...' -> '18', but '1.5 miles' stays."""
+    return re.split(r"\.\s|\s(?:because|since)\s", text, maxsplit=1)[0]
+
+
+# ---------------------------------------------------------------- reading an answer
+
+
+class Answer(NamedTuple):
+    """One answer, read: "x = 18 cm" is Answer(name="x", unit="cm", kind="number", value=Fraction(18))."""
+
+    name: str | None
+    unit: str | None
+    kind: str  # "number", "text", "expression", "matrix [2, 2]", "union", "," (bare list), "{}" (set), "+-", "()", "[)", ...
+    value: object
+
+
+def same(gold: Answer, found: Answer | None) -> bool:
+    """Equal in form and value. A bare pair may be put in parentheses; "+-" is the set of its two values."""
+    if found is None:
+        return False
+    if gold.name and found.name and gold.name != found.name or gold.unit and found.unit and gold.unit != found.unit:
+        return False
+    kinds = {gold.kind, found.kind}
+    if "+-" in kinds and kinds <= {"+-", "{}", ","}:
+        return len(gold.value) == len(found.value) and unordered(gold) == unordered(found)
+    if gold.kind != found.kind and (gold.kind, found.kind) != (",", "()"):
+        return False
+    if isinstance(gold.value, list):
+        return len(gold.value) == len(found.value) and all(map(same, gold.value, found.value))
+    if gold.kind == "text" and not (len(gold.value) == 1 and gold.value.islower()):  # x is not X, but c may be C
+        return gold.value.lower() == found.value.lower()
+    return gold.value == found.value
+
+
+def unordered(answer: Answer) -> frozenset:
+    return answer.value if isinstance(answer.value, frozenset) else as_set(answer.value)
+
+
+def as_set(answers: list[Answer]) -> frozenset:
+    """Answers as a set, without their names and units."""
+    return frozenset((a.kind, as_tuple(a.value)) for a in answers)
+
+
+def as_tuple(value: object) -> object:
+    return tuple((a.kind, as_tuple(a.value)) for a in value) if isinstance(value, list) else value
+
+
+def thousands_in_gold(answer: str) -> bool:
+    """Is "1,234" in this reference answer one number? Yes if bare or beside a ", "; in "(1,234)" it is a pair."""
+    return not re.search(r"[(\[]|\\\{", answer) or bool(re.search(r",\s", answer))
+
+
+def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
+    """Read one answer, None if there is nothing to read; `merge` joins 1,234 to 1234."""
+    if len(text) > MAX_ANSWER:
+        return None
+    if depth == 0:
+        text = clean(text)
+        if merge:
+            text = re.sub(r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])", lambda m: m[0].replace(",", ""), text)
+    text, name = split_name(unwrap(text))
+    text, unit = split_unit(unwrap(text))
+    text = unwrap(text)
+    if not text:
+        return None
+    answer = partial(Answer, name, unit)
+    tokens = tokenize(text)
+    value = number(tokens)
+    if value is not None:
+        torn = depth > 0 and re.match("-?0[0-9]", text)  # the 000 of 13,000 is no element of a pair
+        return None if torn else answer("number", value)
+    if re.fullmatch(r"[A-Za-z][A-Za-z .']*(?:-[A-Za-z]{2}[A-Za-z .']*)*", text):
+        return answer("text", " ".join(text.split()))
+    if depth == MAX_DEPTH:
+        return answer("expression", tuple(tokens))
+    if tokens.count("\\pm") == 1:
+        signs = [read(re.sub(r"\\pm(?![A-Za-z])", sign, text), merge, depth + 1) for sign in "+-"]
+        return None if None in signs else answer("+-", as_set(signs))
+
+    matrix = re.fullmatch(r"\\begin\{[pb]matrix\}(.*)\\end\{[pb]matrix\}", text, re.S)
+    pieces = split_top(text, ",")
+    if matrix and "\\begin" not in matrix[1]:
+        rows = [row.split("&") for row in matrix[1].split("\\\\") if row.strip()]
+        kind, pieces = f"matrix {[len(row) for row in rows]}", [cell for row in rows for cell in row]
+    elif len(split_top(text, "\\cup")) > 1:
+        kind, pieces = "union", split_top(text, "\\cup")
+    elif len(pieces) > 1:
+        kind = ","
+    elif tokens[0] == "\\{" and tokens[-1] == "\\}" and encloses(tokens):
+        kind, pieces = "{}", split_top(text[2:-2], ",") if text[2:-2].strip() else []
+    elif tokens[0] in ("(", "[") and tokens[-1] in (")", "]") and encloses(tokens):
+        kind, pieces = text[0] + text[-1], split_top(text[1:-1], ",")
+        if kind == "()" and len(pieces) == 1:  # (5) is 5, (C) is C
+            inner = read(text[1:-1], merge, depth + 1)
+            return inner and inner._replace(name=inner.name or name, unit=inner.unit or unit)
+    else:
+        return answer("expression", terms(tokens))
+    values = [read(piece, merge, depth + 1) for piece in pieces]
+    if None in values:
+        return None
+    return answer(kind, as_set(values) if kind == "{}" else values)
+
+
+def unwrap(text: str) -> str:
+    """Drop blanks, quotes, markdown stars, a final full stop, and braces around the whole."""
+    text = text.strip(' \t\r\n"`*#')
+    if text.endswith(".") and not text.endswith(".."):
+        text = text[:-1].rstrip(" *")
+    if text.startswith("{") and matching_braces(text).get(0) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text
+
+
+OPEN, CLOSE = ("(", "[", "{", "\\{"), (")", "]", "}", "\\}")
+
+
+def split_top(text: str, separator: str) -> list[str]:
+    """Split at the separators that are outside all brackets."""
+    pieces, depth, start = [], 0, 0
+    for m in re.finditer(r"\\[A-Za-z]+|\\.|[][(){},]", text, re.S):
+        depth += (m[0] in OPEN) - (m[0] in CLOSE)
+        if m[0] == separator and depth == 0:
+            pieces.append(text[start : m.start()])
+            start = m.end()
+    return pieces + [text[start:]]
+
+
+def group_end(tokens: list[str], start: int) -> int:
+    """The position after the bracket that closes the one at `start`; past the end if none does."""
+    depth = 0
+    for i in range(start, len(tokens)):
+        depth += (tokens[i] in OPEN) - (tokens[i] in CLOSE)
+        if depth <= 0:
+            return i + 1
+    return len(tokens) + 1
+
+
+def encloses(tokens: list[str]) -> bool:
+    """Is the first token a bracket closed by the last one? Not so in (a)(b)."""
+    return bool(tokens) and tokens[0] in OPEN and group_end(tokens, 0) == len(tokens)
+
+
+# ---------------------------------------------------------------- LaTeX
+
+CHARACTERS = str.maketrans({
+    "\u2212": "-", "\u2013": "-", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u00d7": "\\times ", "\u00b7": "\\cdot ",
+    "\u03c0": "\\pi ", "\u221e": "\\infty ", "\u221a": "\\sqrt ", "\u222a": "\\cup ", "\u00b1": "\\pm ", "\u00b0": "\\circ ",
+    "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ", "\u20ac": " ", "\u00a3": " ",
+})  # fmt: skip
+SYNONYMS = {
+    "dfrac": "\\frac", "tfrac": "\\frac", "cfrac": "\\frac", "leq": "\\le", "geq": "\\ge", "neq": "\\ne", "lt": "<", "gt": ">",
+    "leqslant": "\\le", "geqslant": "\\ge", "bar": "\\overline", "varnothing": "\\emptyset", "degree": "\\circ", "colon": ":",
+    "lbrace": "\\{", "rbrace": "\\}", "quad": " ", "qquad": " ", "thinspace": " ",
+}  # fmt: skip
+DROPPED = "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed".split()
+TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|operatorname|emph|underline)\s*\{([^{}]*)\}")
+
+
+def clean(text: str) -> str:
+    """Spell the same thing the same way: spacing, synonyms, currency, text in words, percent and degrees as units."""
+    if text.lstrip().startswith("~"):
+        return "\\approx" + text  # "~18" is a guess; elsewhere ~ is LaTeX's blank
+    text = text.translate(CHARACTERS)
+    text = re.sub(r"<<[^<>]*>>", " ", text)  # GSM8K's calculator notes
+    text = re.sub(r"(?<=[0-9])(?:\{,\}|,\\!|\\,)(?=[0-9]{3}(?![0-9]))", ",", text)  # 10{,}000, 10,\!000, 10\,000
+    text = re.sub(r"\\\\|\\([A-Za-z]+)|\\([^A-Za-z])|~", spell, text, flags=re.S).replace("$", " ")  # a blank: 1$8 is not 18
+    text = TEXT.sub(r" \1", TEXT.sub(r" \1", text))
+    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?(?:\s*[CF]\b)?|\\circ(?:\s*[CF]\b)?", " degrees", text).replace("%", " percent")
+    text = re.sub(r"(?<![A-Za-z\\])(sqrt|pi|infty|infinity)(?![A-Za-z])", lambda m: "\\" + m[1].replace("inity", "ty"), text)
+    text = re.sub(r"(\\sqrt|\^)\s*\(([^()]*)\)", r"\1{\2}", text)
+    text = re.sub(r"(?i)^\W{0,3}(?:the )?(?:final )?answer(?: is|:| =)", "", text)
+    return text.strip().replace("\\emptyset", "\\{\\}")
+
+
+def spell(m: re.Match) -> str:
+    """One LaTeX command in its common spelling."""
+    word, sign = m[1], m[2]
+    if word:
+        return " " if word in DROPPED else SYNONYMS.get(word, m[0])
+    if sign == "!":
+        return ""
+    if m[0] == "~" or sign and sign in ",;: \n()[]":
+        return " "
+    return sign if sign and sign in "%$&#" else m[0]
+
+
+def split_name(text: str) -> tuple[str, str | None]:
+    r""" "x = 5" -> ("5", "x"), "x \in [0,1]" -> ("[0,1]", "x"); a computation before the "=" is not a name.
+
+    Only one-letter names are compared: "x = 5" is not "y = 5", but "\text{Area} = 5" may be "A = 5".
+    """
+    m = re.fullmatch(r"([^=]{1,40}?)(?:=|\\in(?![A-Za-z]))([^=]*)", text, re.S)
+    if m and re.fullmatch(r"[A-Za-z\\ ]+(?:_\{?[A-Za-z0-9]+\}?)?'?(?:\^\{-1\})?(?:\([A-Za-z0-9]+\))?\s*|\s*\([A-Za-z, ]+\)\s*", m[1]):
+        name = m[1].strip()
+        return m[2], name if len(name) == 1 else None
+    return text, None
+
+
+UNITS = {name: group.split()[0] for group in (
+    "mm millimeter millimeters", "cm centimeter centimeters", "m meter meters metre metres", "km kilometer kilometers",
+    "in inch inches", "ft foot feet", "yd yard yards", "mi mile miles", "mg", "g gram grams", "kg kgs kilogram kilograms",
+    "lb lbs pound pounds", "oz ounce ounces", "ml mL", "l L liter liters litre litres", "s sec second seconds",
+    "min mins minute minutes", "h hr hrs hour hours", "day days", "week weeks", "month months", "year years",
+    "cent cents", "dollar dollars USD usd", "mph", "kmh", "sq", "degree degrees", "percent",
+) for name in group.split()}  # fmt: skip
+SMALL_WORDS = set("a an of at on by".split())
+NOT_UNITS = set(  # words that change the value, hedge, or take it back
+    "and or not nor either neither maybe perhaps possibly probably approximately about around roughly between through until "
+    "plus minus times over under above below than least most less greater fewer beyond upto mod modulo base remainder "
+    "point half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh eighth ninth tenth tenths "
+    "hundredth hundredths thousandth thousandths hundred thousand million billion trillion hundreds thousands millions billions "
+    "dozen dozens score grand double triple zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety squared cubed factorial "
+    "divided multiplied root power negative choose sin cos tan cot sec csc log exp sqrt alpha beta gamma theta phi infinity "
+    "wrong incorrect false wait actually but instead except without unless versus something add added when where such with".split()
+)
+
+
+def is_unit(word: str) -> bool:
+    """May this word follow a number without changing it? "cm", "dollars", "km/h", "apples"; not "x", "or", "million", "pm"."""
+    def part(w):
+        return w.isascii() and w.isalpha() and (w in UNITS or w in SMALL_WORDS or len(w) > 2 and w.lower() not in NOT_UNITS)
+    return all(part(w) for w in word.rstrip(".").split("/"))
+
+
+def split_unit(text: str) -> tuple[str, str | None]:
+    """ "18 square cm" -> ("18", "cm^2"), "8\\pi apples" -> ("8\\pi", None): only well-known units are compared."""
+    m = re.search(r"([A-Za-z])\s*\^\s*\{?\s*([23])\s*\}?$", text)
+    power, body = (m[2], text[: m.end(1)]) if m else ("", text)
+    body = re.sub(r"([0-9)}])([A-Za-z]{2,})$", lambda m: f"{m[1]} {m[2]}" if m[2] in UNITS else m[0], body)
+    words, n = body.split(), 0
+    while n < min(len(words) - 1, 6) and is_unit(words[-1 - n]):
+        n += 1
+    head = " ".join(words[: len(words) - n])
+    sentence = re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}", head)  # "Team 5 wins"
+    if n == 0 or sentence or words[-1] in SMALL_WORDS or not re.search(r"[0-9]|\\pi|\\sqrt", head):
+        return text, None
+    units = [w.rstrip(".") for w in words[len(words) - n :]]
+    if units[0] in ("square", "sq", "cubic") and len(units) == 2:
+        power, units = "3" if units[0] == "cubic" else "2", units[1:]
+    unit = UNITS.get(units[0]) if len(units) == 1 else None
+    return head, unit and unit + power
+
+
+def tokenize(text: str) -> list[str]:
+    r"""LaTeX tokens without blanks, all arguments in braces: \frac12 -> \frac { 1 } { 2 }, x^2 -> x ^ { 2 }."""
+    queue = re.findall(r"\\[A-Za-z]+|\\.|[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\S", text, re.S)[::-1]
+    out, missing = [], [0]  # missing[-1]: arguments still owed at this depth
+    while queue:
+        token = queue.pop()
+        if missing[-1] and token not in ("{", "}", "["):
+            if token[0].isdigit() and out[-1] not in ("^", "_", "\\sqrt") and len(token) > 1:
+                queue.append(token[1:])  # \frac12
+                token = token[0]
+            if token in ("\\frac", "\\sqrt"):  # \frac\sqrt32 is rare: leave it as it stands
+                missing[-1] = 0
+            elif token in "+-" and out[-1] == "^" and queue:  # 10^-3
+                out += ["{", token, queue.pop(), "}"]
+                missing[-1] = 0
+                continue
+            else:
+                out += ["{", token, "}"]
+                missing[-1] -= 1
+                continue
+        if token == "{":
+            missing.append(0)
+        elif token == "}" and len(missing) > 1:
+            missing.pop()
+            missing[-1] = max(0, missing[-1] - 1)
+        elif token in ("\\frac", "\\sqrt", "^", "_"):
+            missing[-1] = 2 if token == "\\frac" else 1
+        out.append(token)
+    return out
+
+
+# Numbers as they look in blank-separated tokens.
+N, SIGN = r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)", r"([+-] )?"
+PLAIN = re.compile(SIGN + N)
+SLASH = re.compile(SIGN + rf"(?:([0-9]+) )?{N} / ([+-] )?{N}")
+FRAC = re.compile(SIGN + rf"(?:([0-9]+) )?\\frac {{ ([+-] )?{N} }} {{ ([+-] )?{N} }}")
+POWER = re.compile(SIGN + rf"(?:{N} (?:\\times|\\cdot|\*|x) )?10 \^ {{ ([+-] )?([0-9]{{1,2}}) }}")
+E = re.compile(SIGN + N + r" [eE] ([+-] )?([0-9]{1,2})")
+
+
+def number(tokens: list[str]) -> Fraction | None:
+    r"""The exact value of a decimal, fraction, mixed number (2 1/2) or small power of ten (5 \times 10^3), else None."""
+    if len(tokens) > 20 or any(len(token) > MAX_DIGITS for token in tokens):
+        return None
+    text = " ".join(tokens)
+    if m := PLAIN.fullmatch(text):
+        return signed(m[1], Fraction(m[2]))
+    if m := SLASH.fullmatch(text):
+        sign, whole, top, sign_bottom, bottom = m.groups()
+        sign_top = None
+    elif m := FRAC.fullmatch(text):
+        sign, whole, sign_top, top, sign_bottom, bottom = m.groups()
+    elif m := POWER.fullmatch(text) or E.fullmatch(text):
+        exponent = int(m[4])
+        if exponent > MAX_EXPONENT:
+            return None
+        return signed(m[1], Fraction(m[2] or 1) * Fraction(10) ** int(signed(m[3], Fraction(exponent))))
+    else:
+        return None
+    if Fraction(bottom) == 0:
+        return None
+    value = signed(sign_top, signed(sign_bottom, Fraction(top) / Fraction(bottom)))
+    if whole:
+        if not 0 <= value < 1 or sign_top or sign_bottom:  # 2\frac{3}{2} is no mixed number
+            return None
+        value += int(whole)
+    return signed(sign, value)
+
+
+def signed(sign: str | None, value: Fraction) -> Fraction:
+    return -value if sign and sign.startswith("-") else value
+
+
+RELATIONS = set("= < > : ; | \\le \\ge \\ne \\approx \\equiv \\to \\cup \\cap".split())
+
+
+def terms(tokens: list[str], depth: int = 0) -> tuple:
+    """An expression as its sorted signed terms, so that 2 + x = x + 2; the order of factors stays as written."""
+    if depth == MAX_DEPTH or RELATIONS & set(tokens):
+        return tuple(tokens)
+    tokens = [{"\\cdot": "*", "\\times": "*"}.get(token, token) for token in tokens]
+    tokens = [t for t, after in zip(tokens, tokens[1:] + [""]) if t != "*" or after[:1].isdigit() or after in "+-"]
+    found, level = [["+"]], 0
+    for token in tokens:
+        level += (token in OPEN) - (token in CLOSE)
+        if level == 0 and token in ("+", "-") and found[-1][-1] not in ("*", "/"):
+            found.append([token])
+        else:
+            found[-1].append(token)
+    found = found[found[0] == ["+"] :]  # no term before a leading sign
+    return tuple(sorted((term(t, depth) for t in found), key=repr))
+
+
+def term(tokens: list[str], depth: int) -> tuple:
+    r"""One signed term with its fraction spelled one way: a/b, \frac{-a}{b} = -\frac{a}{b}, \frac{2}{3}a = \frac{2a}{3}."""
+    sign, body = tokens[0], tokens[1:]
+    if body.count("/") == 1:
+        top, bottom = body[: body.index("/")], body[body.index("/") + 1 :]
+        argument = bottom[2:] if bottom[1:2] == ["^"] else bottom[1:] if bottom[:1] == ["\\sqrt"] else bottom
+        single = len(bottom) == 1 or encloses(argument)  # x, 2^{9}, \sqrt{2}, (x+1); but in 1/2x the x may be above
+        if top and single and top.count("(") == top.count(")"):
+            body = ["\\frac", "{", *top, "}", "{", *bottom, "}"]
+    middle = group_end(body, 1)
+    if body[:2] != ["\\frac", "{"] or body[middle : middle + 1] != ["{"]:
+        return sign, *body
+    end = group_end(body, middle)
+    top, bottom, rest = body[2 : middle - 1], body[middle + 1 : end - 1], body[end:]
+    if top[:1] == ["-"] and not {"+", "-"} & set(top[1:]):
+        sign, top = "-" if sign == "+" else "+", top[1:]
+    if len(top) == 1 and top[0].isdigit() and rest and not rest[0].isdigit() and rest[0] not in "^_!" and "/" not in rest:
+        top, rest = rest if top == ["1"] else top + rest, []
+    top, bottom = (part[1:-1] if part[:1] == ["("] and encloses(part) else part for part in (top, bottom))
+    return sign, "\\frac", terms(top, depth + 1), terms(bottom, depth + 1), *rest
+
+
+# ---------------------------------------------------------------- the rule of the paper's code
+
+
+def authors_grade(response: str, answer: str, kind: str) -> bool:
+    """String against string, as in the authors' reward (math) and "flexible" GSM8K evaluation (gsm8k)."""
+    boxed = authors_boxes(response)
+    if kind == "math":
+        return bool(boxed) and authors_equal(boxed[-1], answer)
+    line = re.search(r"####([^\n]*)", response)
+    numbers = NUMBER.findall(response)
+    found = line[1] if line else boxed[-1] if boxed else numbers[-1] if numbers else None
+    if found is None:
+        return False
+    left, right = first_number(found), first_number(answer)
+    close = left is not None and right is not None and abs(left - right) <= abs(right) / 10_000
+    return close or authors_equal(found, answer)
+
+
+NUMBER = re.compile(r"-?[0-9][0-9,]*(?:\.[0-9]+)?|-?\.[0-9]+")
+
+
+def first_number(text: str) -> Fraction | None:
+    m = NUMBER.search(text.replace("$", "").replace("%", ""))
+    return Fraction(m[0].replace(",", "")) if m and len(m[0]) <= MAX_DIGITS else None
+
+
+def authors_boxes(text: str) -> list[str]:
+    r"""Contents of \boxed{...} with at most one level of braces inside: \boxed{\frac{\sqrt{3}}{2}} is not found."""
+    found, start = [], text.find("\\boxed{")
+    while start >= 0:
+        depth, end = 1, start + 7
+        while end < len(text) and 0 < depth <= 2:
+            depth += (text[end] == "{") - (text[end] == "}")
+            end += 1
+        if depth == 0:
+            found.append(text[start + 7 : end - 1])
+        start = text.find("\\boxed{", end if depth == 0 else start + 7)
+    return found
+
+
+def authors_equal(found: str, answer: str) -> bool:
+    """Equal after the first or after the second normalisation; no value is computed, so "1,000" is not "1000"."""
+    one, two = authors_normal(found), authors_normal(answer)
+    return one == two or authors_second(one) == authors_second(two)
+
+
+def authors_normal(text: str) -> str:
+    """Normalisation in the manner of Hendrycks et al. (MATH): spelling only."""
+    text = text.replace("\n", "").replace("\\!", "").replace("tfrac", "frac").replace("dfrac", "frac")
+    for gone in ("\\left", "\\right", "^{\\circ}", "^\\circ", "\\$"):
+        text = text.replace(gone, "")
+    text = text.split("\\text{ ")[0].replace("\\%", "").replace("%", "")  # drops units, and hedges: "5\text{ or }6" is 5
+    text = re.sub(r"(?<![0-9])\.(?=[0-9])", "0.", text)
+    if text.count("=") == 1 and len(text.split("=")[0].strip()) <= 2:
+        text = text.split("=")[1]
+    text = re.sub(r"\\sqrt([0-9A-Za-z])", r"\\sqrt{\1}", text.replace(" ", ""))
+    text = re.sub(r"\\frac([0-9A-Za-z])([0-9A-Za-z]|(?=\{))", lambda m: f"\\frac{{{m[1]}}}" + (m[2] and f"{{{m[2]}}}"), text)
+    text = re.sub(r"(\\frac\{[^{}]*\})([0-9A-Za-z])", r"\1{\2}", text)
+    if text == "0.5":
+        return "\\frac{1}{2}"
+    return re.sub(r"^(-?[0-9]+)/(-?[0-9]+)$", r"\\frac{\1}{\2}", text)
+
+
+def authors_second(text: str) -> str:
+    """Unwrap text and fonts, drop spacing and dollars, lower case, no final full stop."""
+    text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1", text)
+    return re.sub(r"\\[,;: ]|\\quad|\$|\s", "", text).lower().removesuffix(".")

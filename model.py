@@ -1,0 +1,331 @@
+"""The OLMo2 decoder, its sizes, and a checkpoint as one file.
+
+Follow one batch from `Transformer.forward` down: tokens -> embedding -> n_layers x Block -> norm -> head.
+Tokens travel as one flat list of N vectors, whatever sequences they belong to; only attention needs to know
+which sequence is which, so it is passed in as a function `attend(layer, q, k, v)`. Training passes causal
+attention over packed sequences (below), the sampler passes attention over its KV cache (sampler.py), and the
+decoder itself is written once.
+
+    python model.py out/4B.pt        prints the facts of a checkpoint
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+torch.set_float32_matmul_precision("highest")  # fp32 means fp32: parity and reproducibility before speed
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    vocab_size: int = 100_278  # ids the tokenizer has; dolma2
+    padded_vocab_size: int = 100_352  # rows of embedding and head; the rest is never trained and never sampled
+    d_model: int = 2048
+    n_layers: int = 16
+    n_heads: int = 16
+    n_kv_heads: int = 16  # fewer than n_heads is grouped-query attention
+    d_ff: int = 8192  # SwiGLU hidden width
+    max_seq_len: int = 4096  # tokens
+    rope_theta: float = 500_000.0
+    norm_eps: float = 1e-6
+    # initialisation: normal, cut at 3 deviations (OLMo2: 0.02 everywhere, gains 1)
+    embed_std: float = 0.02
+    linear_std: float = 0.02  # 0 means 1/sqrt(fan in)
+    head_std: float = 0.02
+    post_norm_gain: float = 1.0  # gain of the two norms on the sublayers' outputs
+    qk_norm_gain: float = 1.0
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.n_heads
+
+
+_1B = ModelConfig()  # OLMo-2-0425-1B: 1,484,916,736 parameters
+PRESETS = {
+    # The toy model departs from OLMo2's initialisation on purpose. With 0.02 everywhere a model of width 64 learns
+    # facts but no copying within minutes: norms after the sublayers make every branch as large as the stream, and
+    # queries and keys of width 16 with unit gain cannot make an attention logit above 4. A large embedding keeps the
+    # token readable through the stream, small output gains let branches grow into it, a larger QK gain and a short
+    # RoPE period (rows are 80 tokens) let attention become sharp. `embed_std=0.02` etc. show the difference.
+    "toy": ModelConfig(
+        vocab_size=0, padded_vocab_size=0, d_model=64, n_layers=3, n_heads=4, n_kv_heads=4, d_ff=176, max_seq_len=256,
+        rope_theta=500.0, embed_std=1.0, linear_std=0.0, head_std=0.02, post_norm_gain=0.5, qk_norm_gain=2.0,
+    ),  # 0.15M parameters besides embedding and head; vocabulary from the tokenizer
+    "small": ModelConfig(
+        vocab_size=0, padded_vocab_size=0, d_model=512, n_layers=6, n_heads=8, n_kv_heads=8, d_ff=1408, max_seq_len=1024,
+        rope_theta=10_000.0, embed_std=1.0, linear_std=0.0, head_std=0.02, post_norm_gain=0.5, qk_norm_gain=2.0,
+    ),  # 19M
+    "1B": _1B,
+    "1B-60B": _1B,  # the same model on 10B more tokens of mathematics
+    "4B": ModelConfig(d_model=3072, n_layers=24, n_heads=24, n_kv_heads=24, d_ff=11_264),
+    # the paper's 4B shape is not public; ours keeps head width 128 and untied heads, 4.01e9 parameters
+}
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension; computed in fp32, cast back at the end (OLMo2's order)."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+def rope_angles(positions: torch.Tensor, config: ModelConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """positions (N,) -> cos and signed sin (N, 1, head_dim), fp32. Pair i turns by position * theta^(-2i / head_dim)."""
+    even = torch.arange(0, config.head_dim, 2, device=positions.device, dtype=torch.float32)  # (head_dim / 2,)
+    angles = positions[:, None].float() / config.rope_theta ** (even / config.head_dim)  # (N, head_dim / 2)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
+
+
+def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn the pairs (i, i + head_dim/2) of x (N, heads, head_dim): (a, b) -> (a cos - b sin, b cos + a sin). In fp32."""
+    halves_swapped = x.float().roll(x.shape[-1] // 2, dims=-1)  # (b, a); the sign of the first half is in `sin`
+    return torch.addcmul(x.float() * cos, halves_swapped, sin).to(x.dtype)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.layer, self.head_dim = layer, config.head_dim
+        q_width, kv_width = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+        self.q_proj = nn.Linear(config.d_model, q_width, bias=False)
+        self.k_proj = nn.Linear(config.d_model, kv_width, bias=False)
+        self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
+        self.o_proj = nn.Linear(q_width, config.d_model, bias=False)
+        self.q_norm = RMSNorm(q_width, config.norm_eps)  # over all heads together, before the split
+        self.k_norm = RMSNorm(kv_width, config.norm_eps)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend) -> torch.Tensor:
+        q = self.q_norm(self.q_proj(x)).unflatten(-1, (-1, self.head_dim))  # (N, n_heads, head_dim)
+        k = self.k_norm(self.k_proj(x)).unflatten(-1, (-1, self.head_dim))  # (N, n_kv_heads, head_dim)
+        v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))  # (N, n_kv_heads, head_dim)
+        out = attend(self.layer, rope(q, cos, sin), rope(k, cos, sin), v)  # (N, n_heads, head_dim)
+        return self.o_proj(out.flatten(-2))  # (N, d_model)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.up_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.down_proj = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # (N, d_model)
+
+
+class Block(nn.Module):
+    """x + norm(attention(x)), then x + norm(mlp(x)): OLMo2 normalises what a sublayer writes, not what it reads."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.self_attn = Attention(config, layer)
+        self.mlp = MLP(config)
+        self.post_attention_layernorm = RMSNorm(config.d_model, config.norm_eps)
+        self.post_feedforward_layernorm = RMSNorm(config.d_model, config.norm_eps)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend) -> torch.Tensor:
+        x = x + self.post_attention_layernorm(self.self_attn(x, cos, sin, attend))
+        return x + self.post_feedforward_layernorm(self.mlp(x))
+
+
+class Transformer(nn.Module):
+    """The decoder. Parameter names are Hugging Face's for OLMo2, without their `model.` prefix."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.padded_vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.lm_head = nn.Linear(config.d_model, config.padded_vocab_size, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """tokens (B, T) int64 -> logits (B, T, vocab_size). The plain way in; training and sampling use `hidden`."""
+        B, T = tokens.shape
+        hidden = self.hidden(tokens.flatten(), [T] * B)  # (B*T, d_model)
+        return self.logits(hidden).view(B, T, -1)
+
+    def hidden(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """Packed sequences: tokens (N,), one after another, of `lengths` summing to N -> last hidden states (N, d_model)."""
+        positions = torch.cat([torch.arange(n) for n in lengths]).to(tokens.device)  # (N,) restart in every sequence
+        return self.trunk(tokens, positions, causal_attention(lengths, tokens.device))
+
+    def trunk(self, tokens: torch.Tensor, positions: torch.Tensor, attend) -> torch.Tensor:
+        """tokens, positions (N,) -> (N, d_model), with any `attend(layer, q, k, v)`."""
+        x = self.embed_tokens(tokens)  # (N, d_model)
+        cos, sin = rope_angles(positions, self.config)
+        for block in self.layers:
+            x = block(x, cos, sin, attend)
+        return self.norm(x)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(N, d_model) -> (N, vocab_size) fp32. Rows past vocab_size are padding: no probability, no sample."""
+        with torch.autocast(hidden.device.type, enabled=False):  # the head stays fp32 where the blocks run in bf16
+            return F.linear(hidden.float(), self.lm_head.weight[: self.config.vocab_size].float())
+
+    def logprobs(self, hidden, targets, temperature: float = 1.0, chunk: int = 8192):
+        """Of each target under logits / temperature: (log-prob, logsumexp, entropy), each (N,) fp32.
+
+        The one place where logits become log-probs: every loss uses it, at the sampler's temperature. The entropy
+        carries no gradient: it is a metric here, not a bonus.
+        """
+        weight = self.lm_head.weight[: self.config.vocab_size]  # padding rows have no probability
+        return LogProbs.apply(hidden, weight, targets, temperature, chunk)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Every matrix from a normal cut at 3 deviations, in a fixed order from one generator: same seed, same bits."""
+        config, generator = self.config, torch.Generator().manual_seed(seed)
+        for name, p in self.named_parameters():
+            if p.ndim == 2:
+                std = {"embed_tokens.weight": config.embed_std, "lm_head.weight": config.head_std}.get(name, config.linear_std)
+                std = std or p.shape[1] ** -0.5
+                nn.init.trunc_normal_(p, std=std, a=-3 * std, b=3 * std, generator=generator)
+            elif name.endswith(("q_norm.weight", "k_norm.weight")):
+                p.fill_(config.qk_norm_gain)
+            else:
+                p.fill_(config.post_norm_gain if name.startswith("layers.") else 1.0)
+
+    def num_parameters(self, embeddings: bool = True) -> int:
+        return sum(p.numel() for n, p in self.named_parameters() if embeddings or n not in ("embed_tokens.weight", "lm_head.weight"))
+
+
+class LogProbs(torch.autograd.Function):
+    """log_softmax(hidden @ weight.T / temperature) at the targets, in chunks of tokens, with its own backward.
+
+    Logits of 16k tokens and a 100k vocabulary are 6.6 GB in fp32, and their gradient as much again. Here they exist
+    for `chunk` tokens at a time, in both passes: the backward computes a chunk's logits again.
+        d logp   / d logits = onehot(target) - p
+        d logsumexp / d logits = p
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, temperature, chunk):
+        logp, lse, entropy = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(3))
+        p = None
+        for start in range(0, len(hidden), chunk):
+            at = slice(start, start + chunk)
+            logits = LogProbs.scaled_logits(hidden[at], weight, temperature)  # (chunk, vocab_size)
+            all_logp = logits.log_softmax(-1)  # (chunk, vocab_size)
+            logp[at] = all_logp.gather(-1, targets[at, None])[:, 0]
+            lse[at] = logits[:, 0] - all_logp[:, 0]
+            p = all_logp.exp()
+            entropy[at] = -torch.linalg.vecdot(p, all_logp)
+        one_chunk = len(hidden) <= chunk  # then p is small enough to keep
+        ctx.save_for_backward(hidden, weight, targets, lse, p if one_chunk else None)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.mark_non_differentiable(entropy)
+        return logp, lse, entropy
+
+    @staticmethod
+    def scaled_logits(hidden, weight, temperature):
+        logits = F.linear(hidden.float(), weight.float())
+        return logits if temperature == 1.0 else logits / temperature
+
+    @staticmethod
+    def backward(ctx, grad_logp, grad_lse, _):
+        hidden, weight, targets, lse, p = ctx.saved_tensors
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
+        for start in range(0, len(hidden), ctx.chunk):
+            at = slice(start, start + ctx.chunk)
+            if p is None or len(hidden) > ctx.chunk:
+                p = LogProbs.scaled_logits(hidden[at], weight, ctx.temperature).sub_(lse[at, None]).exp_()
+            to_target, to_all = grad_logp[at, None] / ctx.temperature, (grad_lse - grad_logp)[at, None] / ctx.temperature
+            d = (p * to_all).scatter_add_(-1, targets[at, None], to_target).to(hidden.dtype)  # (chunk, vocab_size)
+            grad_hidden[at] = d @ weight
+            grad_weight += (d.T @ hidden[at]).float()
+        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+
+
+def causal_attention(lengths: list[int], device):
+    """`attend` for packed sequences: each token sees itself and what came before it in its own sequence.
+
+    Sequences of one length are a plain (B, T) batch. Otherwise q, k, v are laid out right-padded for attention alone
+    (the rest of the network never sees padding): a causal query never looks right, so the padding needs no mask.
+    """
+    B, T = len(lengths), max(lengths)
+    ragged = min(lengths) < T
+    if ragged:
+        starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)[:, None]  # (B, 1)
+        column = torch.arange(T)[None]  # (1, T)
+        real = column < torch.tensor(lengths)[:, None]  # (B, T)
+        to_padded = torch.where(real, starts + column, 0).flatten().to(device)  # (B*T,) index into N
+        to_packed = real.flatten().nonzero()[:, 0].to(device)  # (N,) index into B*T
+
+    def attend(layer, q, k, v):
+        if ragged:
+            q, k, v = (x.index_select(0, to_padded) for x in (q, k, v))  # (B*T, heads, head_dim)
+        q, k, v = (x.unflatten(0, (B, T)).transpose(1, 2) for x in (q, k, v))  # (B, heads, T, head_dim)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+        out = out.transpose(1, 2).flatten(0, 1)  # (B*T, n_heads, head_dim)
+        return out.index_select(0, to_packed) if ragged else out
+
+    return attend
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints
+
+
+def save_checkpoint(path: str, model: Transformer, facts: dict) -> None:
+    """Write weights, model config and facts to one file: aside first, then renamed, so a reader never sees half."""
+    write_aside(path, {"model": {k: v.detach().cpu() for k, v in model.state_dict().items()}, "config": asdict(model.config), "facts": facts})
+
+
+def write_aside(path: str, content: dict) -> None:
+    """torch.save to `path`.tmp, synced to disk, then renamed over `path`."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path + ".tmp", "wb") as f:
+        torch.save(content, f)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(path + ".tmp", path)
+
+
+def read_file(path: str, mmap: bool = False) -> dict:
+    """torch.load that runs no code from the file, with an error a user can act on."""
+    if not os.path.exists(path):
+        near = sorted(f for f in os.listdir(os.path.dirname(path) or ".") if f.endswith(".pt")) if os.path.isdir(os.path.dirname(path) or ".") else []
+        raise FileNotFoundError(f"{path} is missing" + (f"; there are {', '.join(near)}" if near else "; run pretrain.py first"))
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # a damaged zip surfaces as many exception types
+        raise OSError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); delete it and make it again") from error
+
+
+def load_checkpoint(path: str) -> tuple[Transformer, dict]:
+    """-> (model in fp32 on the CPU, facts). Raises FileNotFoundError, or OSError where the file is not whole."""
+    content = read_file(path)
+    if not {"model", "config", "facts"} <= content.keys():
+        raise OSError(f"{path} is not a checkpoint of this project; convert.py brings others in")
+    with torch.device("meta"):
+        model = Transformer(ModelConfig(**content["config"]))
+    model.load_state_dict(content["model"], assign=True)
+    return model, content["facts"]
+
+
+def read_facts(path: str) -> dict:
+    """The facts of a checkpoint, without reading its weights."""
+    content = read_file(path, mmap=True)
+    if "facts" not in content:
+        raise OSError(f"{path} is not a checkpoint of this project; convert.py brings others in")
+    return {**content["facts"], "model": content["config"]}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python model.py CHECKPOINT.pt")
+    try:
+        print(json.dumps(read_facts(sys.argv[1]), indent=2))
+    except OSError as error:
+        sys.exit(f"model.py: {error}")
