@@ -63,7 +63,7 @@ PRESETS = {
     "1B": _1B,
     "1B-60B": _1B,  # the same model on 10B more tokens of mathematics
     "4B": ModelConfig(d_model=3072, n_layers=24, n_heads=24, n_kv_heads=24, d_ff=11_264),
-    # the paper's 4B shape is not public; ours keeps head width 128 and untied heads, 4.01e9 parameters
+    # the paper's 4B shape is not public; ours keeps head width 128 and untied heads, 4,014,246,912 parameters
 }
 
 

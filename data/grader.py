@@ -1,14 +1,14 @@
 r"""The only judge: does a response end in the right answer?  The reward in training and the verdict in evaluation.
 
-    grade("... so she makes \boxed{1,000} dollars.", "1000")    -> True
-    grade("... 9 * 2 = 18\n#### 18", "18", kind="gsm8k")        -> True
-    grade(r"\boxed{18 \text{ or } 20}", "18")                   -> False
+    grade(r"So she makes \boxed{1,000} dollars.", "1000")    -> True
+    grade("9 * 2 = 18\n#### 18", "18", kind="gsm8k")         -> True
+    grade(r"\boxed{18 \text{ or } 20}", "18")                -> False
 
 Three steps: find the last committed answer (`extract`), read it (`read`: a number, pair, interval, set, matrix, text, or
 else an expression kept as a string of LaTeX tokens), compare with the reference answer read the same way (`same`).
 
-Which answers count.  math: `\boxed{...}`.  gsm8k: `\boxed{...}`, `#### N`, and, for base models that write neither, the
-sentence "the answer is N" or a line "A: N".  The last one counts, so a model may correct itself but not hedge; an empty or
+Which answers count.  math: `\boxed{...}`.  gsm8k: `\boxed{...}`, `#### N`, and the words "the answer is N" or a line "A: N",
+since base models often write neither mark.  The last one counts, so a model may correct itself but not hedge; an empty or
 unclosed box is no answer; whatever follows a question the model invents ("Question:", "Q:", "Problem:") is not read.
 
 What is equal.  Numbers are compared as exact fractions, never as floats and without tolerance: 0.5 = 1/2 = \frac12, and
@@ -44,8 +44,8 @@ def grade(response: str, answer: str, kind: str = "math", rule: str = "ours") ->
     gold = read(answer, merge=thousands_in_gold(answer))
     if found is None or gold is None:
         return False
-    # "1,234" is a number or a pair: whichever the reference answer is
-    return any(same(gold, read(found, merge)) for merge in (True, False))
+    readings = (True, False) if "," in found else (True,)  # "1,234" is a number or a pair: whichever the reference answer is
+    return any(same(gold, read(found, merge)) for merge in readings)
 
 
 def reward(response: str, answer: str, kind: str = "math", format_score: float = 0.0, rule: str = "ours") -> float:
@@ -78,7 +78,7 @@ NEXT_QUESTION = re.compile(
     r"|(?<![\w:\\])(?<!and )(?<!, )(?:Question|Problem|Q) ?#?[0-9]{0,3}\**:"  # but not "the line through P and Q: y = x"
 )
 HASHES = re.compile(r"#{4,}([^\n#]*)")
-CLAIM = re.compile(r"(?im)(?:\banswer {0,3}(?:is|=|:)|^[ \t]*A:)[ :]{0,3}(?=[-\u2212+$\\( ]{0,4}[.0-9])(?=([^\n]{0,200}))")
+CLAIM = re.compile(r"(?im)(?:\banswer {0,3}(?:is|=|:)|^[ \t]*A:)[ :]{0,3}(?=[-\u2212+$\\(* ]{0,5}[.0-9])(?=([^\n]{0,200}))")
 
 
 def committed(response: str, kind: str, claims: bool = True) -> list[str]:
@@ -271,11 +271,13 @@ CHARACTERS = str.maketrans({
 })  # fmt: skip
 SYNONYMS = {
     "dfrac": "\\frac", "tfrac": "\\frac", "cfrac": "\\frac", "leq": "\\le", "geq": "\\ge", "neq": "\\ne", "lt": "<", "gt": ">",
-    "leqslant": "\\le", "geqslant": "\\ge", "bar": "\\overline", "varnothing": "\\emptyset", "degree": "\\circ", "colon": ":",
-    "lbrace": "\\{", "rbrace": "\\}", "quad": " ", "qquad": " ", "thinspace": " ",
+    "leqslant": "\\le", "geqslant": "\\ge", "bar": "\\overline", "varnothing": "\\emptyset", "degree": "\\circ",
+    "colon": ":", "lbrace": "\\{", "rbrace": "\\}", "quad": " ", "qquad": " ", "thinspace": " ",
 }  # fmt: skip
 DROPPED = "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed".split()
-TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|operatorname|emph|underline)\s*\{([^{}]*)\}")
+TEXT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|operatorname|emph|underline)\s*\{([^{}]*)\}"
+)
 
 
 def clean(text: str) -> str:
@@ -306,13 +308,18 @@ def spell(m: re.Match) -> str:
     return sign if sign and sign in "%$&#" else m[0]
 
 
+NAME = re.compile(  # x, \angle ABC, v_{20}, f(x), f^{-1}(x), (x, y)
+    r"[A-Za-z\\ ]+(?:_\{?[A-Za-z0-9]+\}?)?'?(?:\^\{-1\})?(?:\([A-Za-z0-9]+\))?|\([A-Za-z, ]+\)"
+)
+
+
 def split_name(text: str) -> tuple[str, str | None]:
     r""" "x = 5" -> ("5", "x"), "x \in [0,1]" -> ("[0,1]", "x"); a computation before the "=" is not a name.
 
     Only one-letter names are compared: "x = 5" is not "y = 5", but "\text{Area} = 5" may be "A = 5".
     """
     m = re.fullmatch(r"([^=]{1,40}?)(?:=|\\in(?![A-Za-z]))([^=]*)", text, re.S)
-    if m and re.fullmatch(r"[A-Za-z\\ ]+(?:_\{?[A-Za-z0-9]+\}?)?'?(?:\^\{-1\})?(?:\([A-Za-z0-9]+\))?\s*|\s*\([A-Za-z, ]+\)\s*", m[1]):
+    if m and NAME.fullmatch(m[1].strip()):
         name = m[1].strip()
         return m[2], name if len(name) == 1 else None
     return text, None
@@ -331,10 +338,11 @@ NOT_UNITS = set(  # words that change the value, hedge, or take it back
     "plus minus times over under above below than least most less greater fewer beyond upto mod modulo base remainder "
     "point half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh eighth ninth tenth tenths "
     "hundredth hundredths thousandth thousandths hundred thousand million billion trillion hundreds thousands millions billions "
-    "dozen dozens score grand double triple zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety squared cubed factorial "
-    "divided multiplied root power negative choose sin cos tan cot sec csc log exp sqrt alpha beta gamma theta phi infinity "
-    "wrong incorrect false wait actually but instead except without unless versus something add added when where such with".split()
+    "dozen dozens score grand double triple zero one two three four five six seven eight nine ten eleven twelve "
+    "thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety squared cubed "
+    "factorial divided multiplied root power negative choose sin cos tan cot sec csc log exp sqrt alpha beta gamma theta phi infinity "
+    "wrong incorrect false wait actually but instead except without unless versus something add added "
+    "when where such with".split()
 )
 
 

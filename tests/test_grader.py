@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,8 @@ GSM8K = [
     ("So the final answer is: $18.", "18", RIGHT),
     ("9 * 2 = <<9*2=18>>18\nA: 18", "18", RIGHT),
     ("Answer: 18 dollars", "18", RIGHT),
+    ("**Answer:** 18", "18", RIGHT),
+    ("The answer is **$18**.", "18", RIGHT),
     ("#### 20\nWait, I forgot two eggs.\n#### 18", "18", RIGHT),
     ("#### 20\nActually, the answer is 18.", "18", RIGHT),
     ("\\boxed{20}, no:\n#### 18", "18", RIGHT),
@@ -453,8 +456,7 @@ def test_gsm8k(response, answer, verdict):
 @pytest.mark.parametrize("content, answer, verdict", MATH)
 def test_math(content, answer, verdict):
     assert grade(f"So the answer is $\\boxed{{{content}}}$.", answer, kind="math") is verdict
-    if "\n" not in content and verdict:
-        assert grade(f"\\boxed{{{content}}}", answer, kind="gsm8k") is verdict
+    assert grade(f"\\boxed{{{content}}}", answer, kind="gsm8k") is verdict
 
 
 @pytest.mark.parametrize("response, answer, verdict", BOXES)
@@ -510,6 +512,29 @@ def test_unknown_kind_is_refused():
         grade("#### 18", "18", kind="gsm")
 
 
+def spellings(value: Fraction) -> list[str]:
+    """Ways to write one number."""
+    sign, top, bottom = "-" * (value < 0), abs(value.numerator), value.denominator
+    out = [f"{sign}{top}/{bottom}", f"{sign}\\frac{{{top}}}{{{bottom}}}", f"\\dfrac{{{sign}{3 * top}}}{{{3 * bottom}}}"]
+    if bottom == 1:
+        out += [f"{sign}{top}", f"{sign}{top:,}", f"{sign}{top}.00", f"{sign}\\${top:,}", f"{sign}{top} apples", f"x = {sign}{top}"]
+    elif top > bottom:
+        out += [f"{sign}{top // bottom}\\frac{{{top % bottom}}}{{{bottom}}}", f"{sign}{top // bottom} {top % bottom}/{bottom}"]
+    if bottom in (2, 4, 8):
+        out += [f"{sign}{top / bottom}", f"{top / bottom:.3f}".join((sign, "\\text{ cm}"))]
+    return out
+
+
+def test_spellings_of_numbers():
+    """Two numbers are equal exactly if their fractions are, however they are written."""
+    rng = random.Random(2)
+    for _ in range(1_000):
+        a, b = (Fraction(rng.randrange(-2_000, 2_000), rng.choice([1, 1, 1, 2, 3, 4, 7, 8])) for _ in range(2))
+        for gold, written in ((a, a), (a, b), (a, -a), (a, a * 100), (a, a / 10), (a, a + 1)):
+            pair = rng.choice(spellings(gold)), rng.choice(spellings(written))
+            assert grade(f"\\boxed{{{pair[1]}}}", pair[0]) is (gold == written), pair
+
+
 SOUP = (
     r"\boxed{ \boxed } { } ( ) [ ] \{ \} \frac \dfrac \sqrt ^ _ \text{ \left \right \pm \cup , . ; : = + - * / ! % $ \$ \% & \\ "
     r"\pi \infty \circ ^\circ \begin{pmatrix} \end{pmatrix} \times \cdot 10^ 0 1 2 12 345 1,234 0.5 .5 1e9 e x y or and cm dollars "
@@ -518,7 +543,7 @@ SOUP = (
 
 
 def soup(rng: random.Random) -> str:
-    text = "".join(rng.choices(SOUP, k=rng.randrange(1, 12)))
+    text = "".join(rng.choices(SOUP, k=rng.randrange(1, 9)))
     return rng.choice(["{}", "\\boxed{{{}}}", "\\boxed{{{}}}", "#### {}", "the answer is {}"]).format(text)
 
 
@@ -542,7 +567,7 @@ def test_random_characters_never_raise():
 
 @pytest.mark.parametrize("piece", [t for t in SOUP if t.strip()] + ["\\boxed{5}", "#### 5 ", "\n", "  ", "answer is 5 ", "1,", "\\text{a", "<<", "a "])
 def test_work_is_bounded(piece):
-    """Ten times the input may cost at most ten times the time (with room for a stalling machine), and never seconds."""
+    """No repeated piece makes grading slow; the bound is generous because machines stall."""
     for form in ("{}", "\\boxed{{{}}}", "#### {}", "\\boxed{{{}"):
         response = form.format(piece * (20_000 // len(piece)))
         short = form.format(piece * (990 // len(piece)))  # short enough to be read as an answer

@@ -1,0 +1,41 @@
+"""Tests run from the repository's root on small models; fp32, one thread, no network."""
+
+import os
+import sys
+from dataclasses import replace
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # noqa: E402
+
+import model as M  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def tiny(vocab_size=50, **changes):
+    """A model of a few thousand weights, sharp enough that argmax and sampling are not all ties."""
+    config = replace(
+        M.PRESETS["toy"], vocab_size=vocab_size, padded_vocab_size=vocab_size + 14, d_model=32, n_layers=2, n_heads=4, n_kv_heads=4,
+        d_ff=48, head_std=0.3, **changes,
+    )  # fmt: skip
+    model = M.Transformer(config)
+    model.init_weights(1)
+    return model
+
+
+@pytest.fixture
+def tiny_model():
+    return tiny()
+
+
+@pytest.fixture
+def toy_model():
+    """A fresh tiny model with the toy tokenizer's vocabulary."""
+    from data.tokenizer import get_tokenizer
+
+    return tiny(get_tokenizer("toy").n_vocab)

@@ -1,0 +1,175 @@
+"""Advantages, the clipped loss and its gradient against NumPy written from the formulas; masks; batching."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+
+import common
+import grpo
+from data.problems import Problem
+from sampler import Rollout
+
+CONFIG = grpo.Config(ckpt="", **{k: v for k, v in grpo.PRESETS["toy"].items()})
+
+
+def numpy_advantages(rewards, normalize):
+    """(r - mean) / (unbiased std + 1e-6), or r - mean."""
+    out = np.zeros_like(rewards, dtype=np.float64)
+    for g, r in enumerate(rewards.astype(np.float64)):
+        out[g] = r - r.mean()
+        if normalize == "std":
+            out[g] /= np.sqrt(((r - r.mean()) ** 2).sum() / (len(r) - 1)) + 1e-6
+    return out
+
+
+@pytest.mark.parametrize("normalize", ["std", "none"])
+def test_group_advantages(normalize):
+    rewards = np.random.default_rng(0).choice([0.0, 0.1, 1.0], size=(40, 8))
+    ours = grpo.group_advantages(torch.tensor(rewards, dtype=torch.float32), normalize)
+    assert np.abs(ours.numpy() - numpy_advantages(rewards, normalize)).max() < 1e-5
+
+
+def test_equal_rewards_give_exactly_zero():
+    for value in (0.0, 0.1, 1.0, 1 / 3):
+        assert (grpo.group_advantages(torch.full((2, 7), value)) == 0).all()
+
+
+def test_one_right_of_32():
+    advantages = grpo.group_advantages(torch.tensor([[1.0] + [0.0] * 31]))
+    assert advantages[0, 0] == pytest.approx((1 - 1 / 32) / np.sqrt(1 / 32), rel=1e-4)  # 5.48, with the unbiased deviation
+
+
+def numpy_loss(logp, old, advantage, ref, low, high, dual, kl):
+    """Token by token, as the papers write it."""
+    losses = []
+    for x, o, a, r in zip(logp, old, advantage, ref):
+        ratio = np.exp(np.clip(x - o, -20, 20))
+        loss = max(-a * ratio, -a * min(max(ratio, 1 - low), 1 + high))
+        if dual and a < 0:
+            loss = min(loss, -a * dual)
+        d = np.clip(r - x, -20, 20)
+        losses.append(loss + kl * min(np.exp(d) - d - 1, 10))
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("low, high, dual, kl", [(0.2, 0.2, 3.0, 1e-3), (0.2, 0.28, 0.0, 0.0), (0.1, 0.3, 1.5, 0.5)])
+def test_policy_loss_and_its_gradient(low, high, dual, kl):
+    rng = np.random.default_rng(1)
+    logp, old, ref = (-rng.exponential(1.0, 500) for _ in range(3))  # ratios far outside the clip range on both sides
+    advantage = rng.normal(size=500)
+    x = torch.tensor(logp, requires_grad=True)
+    loss, metrics = grpo.policy_loss(x, torch.tensor(old), torch.tensor(advantage), torch.tensor(ref), low, high, dual, kl)
+    assert np.abs(loss.detach().numpy() - numpy_loss(logp, old, advantage, ref, low, high, dual, kl)).max() < 1e-9
+    loss.sum().backward()
+    h = 1e-6
+    numeric = (numpy_loss(logp + h, old, advantage, ref, low, high, dual, kl) - numpy_loss(logp - h, old, advantage, ref, low, high, dual, kl)) / (2 * h)
+    assert np.abs(x.grad.numpy() - numeric).max() < 1e-4
+    assert 0.1 < metrics["clip_fraction"].mean() < 0.9
+    assert np.allclose(metrics["kl"], np.minimum(np.exp(ref - logp) - (ref - logp) - 1, 10)) and (metrics["kl"] >= 0).all()
+
+
+def test_on_policy_gradient_is_minus_the_advantage():
+    logp = torch.tensor([-1.0, -2.0], requires_grad=True)
+    loss, metrics = grpo.policy_loss(logp, logp.detach(), torch.tensor([0.5, -0.5]))
+    loss.sum().backward()
+    assert logp.grad.tolist() == [-0.5, 0.5] and metrics["ratio"].tolist() == [1, 1] and loss.sum() == 0  # "my loss is 0"
+
+
+def test_pack_puts_the_loss_on_response_tokens_only():
+    packed = common.pack([[10, 11, 12], [20]], [[13, 14], [21, 22, 23]])
+    assert packed.tokens.tolist() == [10, 11, 12, 13, 14, 20, 21, 22, 23]
+    assert packed.lengths == [5, 4]
+    assert packed.predict.tolist() == [2, 3, 5, 6, 7]  # the last prompt token predicts the first response token
+    assert packed.targets.tolist() == [13, 14, 21, 22, 23]
+    assert packed.sequence.tolist() == [0, 0, 1, 1, 1]
+
+
+def made_groups(model, seed=0, P=4, n=4):
+    """Ragged groups with rewards of all kinds: all wrong, all right, mixed."""
+    rng = np.random.default_rng(seed)
+    problems = [Problem(f"{i:012x}", "", "1", (), "toy") for i in range(P)]
+    prompts = [rng.integers(50, size=rng.integers(1, 9)).tolist() for _ in range(P)]
+    rollouts = [[Rollout(t := rng.integers(50, size=rng.integers(1, 12)).tolist(), (-rng.exponential(3.0, len(t))).tolist(), True) for _ in range(n)] for _ in range(P)]
+    groups = grpo.Groups(problems, prompts, rollouts, list(range(P)))
+    groups.rewards = torch.tensor([[0.0] * n, [1.0] * n, [1.0, 0, 0, 0], [1.0, 1, 0.1, 0]])
+    groups.advantages = grpo.group_advantages(groups.rewards)
+    return groups
+
+
+def gradient(groups, **changes):
+    config = replace(CONFIG, prompts=4, n=4, **changes)
+    model, reference = tiny(), tiny()
+    reference.init_weights(7)
+    grpo.old_logprobs(model, groups, config)
+    sums = grpo.policy_backward(model, reference, groups, [0, 1, 2, 3], config)
+    return torch.cat([p.grad.flatten() for p in model.parameters()]), sums
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.1])
+def test_micro_batches_do_not_change_the_gradient(kl):
+    groups = made_groups(tiny())
+    whole, sums = gradient(groups, kl=kl, micro_tokens=10_000)
+    for micro_tokens in (1, 30):
+        parts, part_sums = gradient(groups, kl=kl, micro_tokens=micro_tokens)
+        assert (whole - parts).abs().max() < 1e-6 and whole.abs().max() > 1e-3
+        assert sums["scored"] == part_sums["scored"]
+
+
+def test_left_out_groups_have_no_gradient_but_count():
+    """Without KL, groups of zero advantage are not computed; the gradient is that of computing everything."""
+    groups = made_groups(tiny())
+    skipped, sums = gradient(groups, kl=0.0)
+    everything, all_sums = gradient(groups, kl=1e-30)  # a KL weight that weighs nothing, but keeps the groups in
+    assert (skipped - everything).abs().max() < 1e-7
+    assert sums["scored"] < all_sums["scored"] == sum(len(r.tokens) for g in groups.rollouts for r in g)
+
+
+def test_gradient_is_the_token_mean_of_the_formula():
+    """policy_backward against autograd through numpy_loss's formula, sequence by sequence."""
+    groups, model = made_groups(tiny()), tiny()
+    ours, _ = gradient(groups, kl=0.0, recompute_old=False, mini_batches=2)
+    total, count = 0.0, 0
+    for g in range(4):
+        for i in range(4):
+            r, prompt = groups.rollouts[g][i], groups.prompts[g]
+            logits = model(torch.tensor([prompt + r.tokens]))[0].log_softmax(-1)
+            for t, (token, old) in enumerate(zip(r.tokens, r.logprobs)):
+                ratio, a = (logits[len(prompt) - 1 + t, token] - old).exp(), groups.advantages[g, i]
+                loss = torch.maximum(-a * ratio, -a * ratio.clamp(0.8, 1.2))
+                total = total + (torch.minimum(loss, -3 * a) if a < 0 else loss)
+                count += 1
+    (total / count).backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert (ours - expected).abs().max() < 1e-5
+
+
+def test_old_logprobs_by_recomputing_are_the_models():
+    groups, model = made_groups(tiny()), tiny()
+    grpo.old_logprobs(model, groups, replace(CONFIG, n=4, recompute_old=True, kl=1.0))
+    packed = common.pack([groups.prompts[2]], [groups.rollouts[2][1].tokens])
+    assert torch.allclose(groups.old_logp[2][1], common.response_logprobs(model, packed)[0], atol=1e-5)
+    groups.old_logp = None
+    grpo.old_logprobs(model, groups, replace(CONFIG, n=4, mini_batches=1))
+    assert groups.old_logp is None  # one update per step: the current ones, ratio exactly 1
+
+
+def test_mini_batches_are_whole_groups_and_cover_the_step():
+    groups = made_groups(tiny())
+    groups.place = [1, 3, 5, 7]  # the second of two ranks
+    config = replace(CONFIG, prompts=8, mini_batches=4)
+    assert [grpo.mini_batch(groups, m, config) for m in range(4)] == [[0], [1], [2], [3]]
+
+
+def test_score_uses_the_grader(toy_model):
+    from data.tokenizer import get_tokenizer
+
+    encoding = get_tokenizer("toy")
+    say = lambda text, eos=True: Rollout([*encoding.encode_ordinary(text), *([encoding.eot_token] if eos else [])], [], eos)
+    texts = ["first 1 + 2 = 3 . so \\boxed{ 3, 5}", "so \\boxed{ 3, 6}", "so 3, 5", "so \\boxed{ 3, 5} or \\boxed{ 3, 6}"]
+    groups = grpo.Groups([Problem("0", "q", "3, 5", (), "toy")], [[1]], [[say(t) for t in texts]], [0])
+    grpo.score(groups, encoding, replace(CONFIG, n=4, format_score=0.1))
+    assert groups.rewards.tolist()[0] == pytest.approx([1.0, 0.1, 0.0, 0.0])
+    assert groups.texts[0] == texts
