@@ -66,8 +66,9 @@ def parse_flags(Config, presets: dict, settings: dict, argv: list[str]):
         options = {"help": (comments.get(f.name, "") + default).replace("%", "%%"), "default": argparse.SUPPRESS}
         if kind is bool:
             parser.add_argument(f"--{f.name}", action=argparse.BooleanOptionalAction, **options)
-        else:
-            parser.add_argument(f"--{f.name}", type=kind, metavar=kind.__name__.upper(), **options)
+        else:  # --n under torchrun is taken for an abbreviation of torchrun's own flags; --samples is the same flag
+            names = [f"--{f.name}", *(["--samples"] if f.name == "n" else [])]
+            parser.add_argument(*names, dest=f.name, type=kind, metavar=kind.__name__.upper(), **options)
     argv = [a if not a.startswith("--") else a.split("=")[0].replace("-", "_").replace("__", "--", 1).replace("--no_", "--no-") + a[len(a.split("=")[0]) :] for a in argv]
     flags, unknown = parser.parse_known_args(argv)
     if unknown:

@@ -53,11 +53,11 @@ PRESETS = {
     # token readable through the stream, small output gains let branches grow into it, a larger QK gain and a short
     # RoPE period (rows are 80 tokens) let attention become sharp. `embed_std=0.02` etc. show the difference.
     "toy": ModelConfig(
-        vocab_size=0, padded_vocab_size=0, d_model=64, n_layers=3, n_heads=4, n_kv_heads=4, d_ff=176, max_seq_len=256,
+        vocab_size=0, padded_vocab_size=0, d_model=64, n_layers=3, n_heads=4, n_kv_heads=4, d_ff=176, max_seq_len=2048,
         rope_theta=500.0, embed_std=1.0, linear_std=0.0, head_std=0.02, post_norm_gain=0.5, qk_norm_gain=2.0,
     ),  # 0.15M parameters besides embedding and head; vocabulary from the tokenizer
     "small": ModelConfig(
-        vocab_size=0, padded_vocab_size=0, d_model=512, n_layers=6, n_heads=8, n_kv_heads=8, d_ff=1408, max_seq_len=1024,
+        vocab_size=0, padded_vocab_size=0, d_model=512, n_layers=6, n_heads=8, n_kv_heads=8, d_ff=1408, max_seq_len=2048,
         rope_theta=10_000.0, embed_std=1.0, linear_std=0.0, head_std=0.02, post_norm_gain=0.5, qk_norm_gain=2.0,
     ),  # 19M
     "1B": _1B,

@@ -96,7 +96,7 @@ def main(config: Config) -> None:
     keep = {name: count(name) for name in config.keep.split(",")}
     tokens_per_step = config.batch * config.seq_len
     steps = -(-count(config.tokens) // tokens_per_step)
-    keep_at = {min(steps, round(t / tokens_per_step)): name for name, t in keep.items()}
+    keep_at = {-(-t // tokens_per_step): name for name, t in keep.items()}  # the first step with at least so many tokens
     last = os.path.join(folder, keep_at[max(keep_at)] + ".pt")
     check(0 not in keep_at and max(keep.values()) <= count(config.tokens), f"--keep {config.keep} must lie within --tokens {config.tokens}, at a step or more")
     if common.is_finished(last, config):

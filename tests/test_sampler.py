@@ -116,7 +116,7 @@ def test_uniform_is_uniform_and_keyed():
 
 
 def test_impossible_lengths_are_refused(model):
-    with pytest.raises(ValueError, match="limit is 256"):
-        sample(model, [[1] * 250], max_new_tokens=10)
+    with pytest.raises(ValueError, match="limit is 2048"):
+        sample(model, [[1] * 2040], max_new_tokens=10)
     with pytest.raises(ValueError, match="at least one token"):
         sample(model, [[1], []])
