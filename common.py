@@ -224,35 +224,46 @@ def micro_batches(lengths: list[int], max_tokens: int) -> list[list[int]]:
 
 @dataclasses.dataclass
 class Packed:
-    """Prompts and responses, one after another, and where the responses' tokens are predicted."""
+    """Prompts and responses in one list of tokens, and where the responses' tokens are predicted."""
 
     tokens: torch.Tensor  # (N,) all tokens
-    lengths: list[int]  # of each sequence, prompt and response
+    lengths: list[int]  # of each sequence
+    continues: list[int] | None  # where prompts are shared: the prompt that each of the last sequences goes on from
     predict: torch.Tensor  # (R,) positions in N whose next token is a response token
     targets: torch.Tensor  # (R,) these response tokens
-    sequence: torch.Tensor  # (R,) which sequence each belongs to
+    sequence: torch.Tensor  # (R,) which response each belongs to
 
 
-def pack(prompts: list[list[int]], responses: list[list[int]]) -> Packed:
-    """Loss falls on response tokens only (their eos included): position i predicts token i + 1."""
-    tokens, predict, sequence = [], [], []
-    for i, (prompt, response) in enumerate(zip(prompts, responses)):
-        first = len(tokens) + len(prompt) - 1  # the prompt's last token predicts the response's first
-        predict.extend(range(first, first + len(response)))
-        sequence.extend([i] * len(response))
-        tokens.extend(prompt)
-        tokens.extend(response)
-    tokens, predict = torch.tensor(tokens), torch.tensor(predict)
-    lengths = [len(p) + len(r) for p, r in zip(prompts, responses)]
-    packed = Packed(tokens, lengths, predict, tokens[predict + 1], torch.tensor(sequence))
-    on_device = {f: x.to(device()) for f, x in vars(packed).items() if isinstance(x, torch.Tensor)}
-    return dataclasses.replace(packed, **on_device)
+def pack(prompts: list[list[int]], responses: list[list[int]], prompt_of: list[int] | None = None) -> Packed:
+    """Loss falls on response tokens only (their eos included); the prompt's last token predicts the response's first.
+
+    Without `prompt_of` prompts and responses are pairs. With it, response i answers prompt prompt_of[i], and the
+    prompts come first, once each, however many responses they have.
+    """
+    if prompt_of is None:
+        tokens = [t for pair in zip(prompts, responses) for part in pair for t in part]
+        lengths = [len(p) + len(r) for p, r in zip(prompts, responses)]
+        ends = np.cumsum(lengths)
+        starts = [end - len(r) for end, r in zip(ends, responses)]  # of each response
+        before = [start - 1 for start in starts]  # the last token of its prompt
+    else:
+        tokens = [t for part in (*prompts, *responses) for t in part]
+        lengths = [len(part) for part in (*prompts, *responses)]
+        ends = np.cumsum(lengths)
+        starts = [end - len(r) for end, r in zip(ends[len(prompts) :], responses)]
+        before = [ends[p] - 1 for p in prompt_of]
+    predict = np.concatenate([[last, *range(start, start + len(r) - 1)] for last, start, r in zip(before, starts, responses)])
+    targets = [t for r in responses for t in r]
+    sequence = np.repeat(np.arange(len(responses)), [len(r) for r in responses])
+    tensors = (torch.as_tensor(x, dtype=torch.int64).to(device()) for x in (tokens, predict, targets, sequence))
+    tokens, predict, targets, sequence = tensors
+    return Packed(tokens, lengths, prompt_of, predict, targets, sequence)
 
 
 def response_logprobs(model, packed: Packed, temperature: float = 1.0):
     """(log-prob, logsumexp, entropy) of every response token, each (R,)."""
     with autocast():
-        hidden = model.hidden(packed.tokens, packed.lengths)  # (N, d_model)
+        hidden = model.hidden(packed.tokens, packed.lengths, packed.continues)  # (N, d_model)
     return model.logprobs(hidden[packed.predict], packed.targets, temperature)
 
 

@@ -161,7 +161,7 @@ def score_continuations(model, requests: list[tuple[list[int], list[int]]], micr
     for group in common.micro_batches([len(a) + len(b) for a, b in requests], micro_tokens):
         packed = common.pack([requests[i][0] for i in group], [requests[i][1] for i in group])
         with common.autocast():
-            hidden = model.hidden(packed.tokens, packed.lengths)[packed.predict]  # (R, d_model)
+            hidden = model.hidden(packed.tokens, packed.lengths, packed.continues)[packed.predict]  # (R, d_model)
         logp = model.logprobs(hidden, packed.targets)[0]  # (R,)
         greedy = torch.cat([model.logits(h).argmax(-1) for h in hidden.split(1024)]) == packed.targets  # (R,)
         counts = [len(requests[i][1]) for i in group]

@@ -176,31 +176,30 @@ def result_table(study: Study, task: str, columns: dict[str, tuple[str, int]]) -
     rows, any_there = [], False
     for stem in study.stems:
         for recipe in study.recipes(task, stem):
-            cells = [study.estimate(stem, recipe, what, task) for what, _ in columns.values()]
-            any_there |= any(cells)
-            texts = [e.text(digits) if e else "–" for e, (_, digits) in zip(cells, columns.values())]
-            if "held-out loss" in columns:
-                change = study.difference(stem, recipe, "base", "heldout_loss") if recipe != "base" else None
-                texts.append(change.text(3, "+") if change else "–")
+            texts = []
+            for what, digits in columns.values():
+                change = what == "loss change"
+                e = study.difference(stem, recipe, "base", "heldout_loss") if change else study.estimate(stem, recipe, what, task)
+                texts.append(e.text(digits, "+" if change else "") if e and not (change and recipe == "base") else "–")
+                any_there |= e is not None
             rows.append([stem, recipe, str(len(study.rows[task, stem, recipe])), *texts])
-    header = ["checkpoint", "recipe", "seeds", *columns, *(["change from base"] if "held-out loss" in columns else [])]
-    return table(header, rows) if any_there else ""
+    return table(["checkpoint", "recipe", "seeds", *columns], rows) if any_there else ""
 
 
 def group_tables(study: Study, task: str, grouping) -> str:
     """pass@1 / pass@k of each recipe in each group of problems; one table per checkpoint."""
-    parts = []
+    parts, ks = [], (1, study.ks(task)[-1])
     for stem in study.stems:
         groups = grouping(study, stem, task)
-        if not groups:
-            continue
-        rows = []
-        for recipe in study.recipes(task, stem):
-            pairs = [[study.estimate(stem, recipe, f"pass@{k}", task, keys) for k in (1, study.ks(task)[-1])] for keys in groups.values()]
-            rows.append([recipe, *(" / ".join(f"{e.mean:.1f}" if e else "–" for e in pair) for pair in pairs)])
         seeds = sorted({seed for keys in groups.values() for seed in keys})
-        sizes = [", ".join(map(str, dict.fromkeys(counts) if len(set(counts)) == 1 else counts)) for counts in ([len(keys.get(s, ())) for s in seeds] for keys in groups.values())]
-        parts.append(table([f"at {stem}", *(f"{group} ({size})" for group, size in zip(groups, sizes))], rows))
+        header, rows = [f"at {stem}"], []
+        for group, keys in groups.items():
+            sizes = [str(len(keys.get(seed, ()))) for seed in seeds]
+            header.append(f"{group} ({sizes[0] if len(set(sizes)) == 1 else ', '.join(sizes)})")
+        for recipe in study.recipes(task, stem):
+            pairs = [[study.estimate(stem, recipe, f"pass@{k}", task, keys) for k in ks] for keys in groups.values()]
+            rows.append([recipe, *(" / ".join(f"{e.mean:.1f}" if e else "–" for e in pair) for pair in pairs)])
+        parts += [table(header, rows)] if groups else []
     return "\n".join(parts)
 
 
@@ -255,7 +254,8 @@ def findings(study: Study) -> str:
 
 def best(study: Study, stem: str, what: str) -> str:
     """Which recipe leads, over the seeds that all recipes have."""
-    values = {recipe: {s: np.mean(list(v.values())) for s, v in study.samples(stem, recipe, what).items()} for recipe in study.recipes(study.task, stem)}
+    mean_by_seed = lambda recipe: {seed: np.mean(list(v.values())) for seed, v in study.samples(stem, recipe, what).items()}
+    values = {recipe: mean_by_seed(recipe) for recipe in study.recipes(study.task, stem)}
     seeds = set.intersection(*map(set, values.values())) if values else set()
     if len(values) < 2 or not seeds:
         return f"- Best {what}: no seed has two recipes to compare."
@@ -263,7 +263,10 @@ def best(study: Study, stem: str, what: str) -> str:
     first, second = sorted(means, key=means.get, reverse=True)[:2]
     wins = sum(max(values, key=lambda recipe: values[recipe][s]) == first for s in seeds)
     lead = study.difference(stem, first, second, what)
-    return f"- Best {what}: {first} ({means[first]:.1f}, first in {wins} of {len(seeds)} seeds), then {second} ({means[second]:.1f}); {first} - {second} {spelled(lead)}."
+    return (
+        f"- Best {what}: {first} ({means[first]:.1f}, first in {wins} of {len(seeds)} seeds), then {second} ({means[second]:.1f}); "
+        f"{first} - {second} {spelled(lead)}."
+    )
 
 
 def collapse(study: Study, stem: str) -> list[str]:
@@ -396,8 +399,7 @@ def draw_dynamics(study: Study, figure: str, recipes: list[str]):
                 ax.plot(steps, np.mean(curves, axis=0), linewidth=1.8, linestyle="-" if recipe == "rl" else "--", label=f"{recipe}, {stem}", **style)
                 for curve in curves if len(curves) > 1 else []:
                     ax.plot(steps, curve, **style | dict(alpha=0.25), linewidth=0.7)
-        ax.set(xlabel="RL step", ylabel=label, title=f"ours, {study.task}")
-        ax.set_ylim(bottom=0)
+        ax.set(xlabel="RL step", ylabel=label, title=f"ours, {study.task}", ylim=(0, 1.05 * ax.get_ylim()[1]))
     for i, (stem, curve) in enumerate(PAPER_REWARD.items()):
         axes[1, 2].plot(list(curve), list(curve.values()), color=COLOURS["rl"], alpha=depth(i, len(PAPER_REWARD)), linewidth=1.5)
         axes[1, 2].annotate(stem, list(curve.items())[-1], xytext=(4, -3), textcoords="offset points", fontsize=9)
@@ -462,7 +464,8 @@ FIGURES = {  # name: (how it is drawn, its recipes, what to look at)
     ),
     "shapes": (
         draw_groups, [recipe for recipe in COLOURS if recipe != WRITTEN],
-        "The last checkpoint by kind of problem and by how often its base solves it. Look for problems that gain while others lose pass@32: expansion and sharpening in one run.",
+        "The last checkpoint by kind of problem and by how often its base solves it. Look for problems that gain while others "
+        "lose pass@32: expansion and sharpening in one run.",
     ),
 }  # fmt: skip
 
@@ -473,8 +476,8 @@ def place(study: Study, figure: str, out: str) -> str:
     stems = [study.last] if how in (draw_paths, draw_groups) else study.stems
     task = "general" if figure == "figure7" else study.task
     there = lambda stem, recipe: study.logs(stem, recipe) if how is draw_dynamics else (task, stem, recipe) in study.rows
-    wanted = [(stem, recipe) for recipe in recipes for stem in (stems[:1] if recipe == WRITTEN else stems)]
-    gone = ", ".join(f"{recipe} at {stem}" for stem, recipe in wanted if not there(stem, recipe))
+    missing = {r: [stem for stem in (stems[:1] if r == WRITTEN else stems) if not there(stem, r)] for r in recipes}
+    gone = "; ".join(f"{recipe} at {', '.join(at)}" for recipe, at in missing.items() if at)
     path, fig = os.path.join(out, "figures", f"{figure}.png"), how(study, figure, recipes)
     if fig is None:
         if os.path.exists(path):
@@ -495,16 +498,18 @@ def what_was_run(study: Study, task: str) -> str:
     settings = one(row.get("setting") for row in rows if not row["name"].endswith(f".{WRITTEN}"))
     return (
         f"Preset {one(row['preset'] for row in rows)}, setting {settings} ({WRITTEN}: written), seeds {one(row['seed'] for row in rows)}, checkpoints after "
-        f"{', '.join(study.stems)} tokens of pre-training. Task {task}, {key('split')} split: {one(len(row['problems']) for row in rows)} problems x {key('n')} samples, "
-        f"temperature {key('temperature')}, top_p {key('top_p')}, {key('shots')} worked examples in the prompt. Code {one(row.get('code') for row in rows)}.\n"
+        f"{', '.join(study.stems)} tokens of pre-training. Task {task}, {key('split')} split: {one(len(row['problems']) for row in rows)} problems x "
+        f"{key('n')} samples, temperature {key('temperature')}, top_p {key('top_p')}, {key('shots')} worked examples in the prompt. Code {one(row.get('code') for row in rows)}.\n"
     )
 
 
 def task_section(study: Study, task: str) -> list[str]:
     ks = study.ks(task)
-    columns = {f"pass@{k}": (f"pass@{k}", 1) for k in ks} | {"boxed": ("format", 2), "cut": ("truncated", 2), "length": ("length", 1), "distinct": ("distinct", 1)}
+    columns = {f"pass@{k}": (f"pass@{k}", 1) for k in ks}
+    columns |= {"boxed": ("format", 2), "cut": ("truncated", 2), "length": ("length", 1), "distinct": ("distinct", 1)}
+    columns |= {"general": ("general", 1), "held-out loss": ("heldout_loss", 3), "change from base": ("loss change", 3)}
     parts = [f"## Results on {task}\n", what_was_run(study, task)]
-    parts.append(result_table(study, task, columns | {"general": ("general", 1), "held-out loss": ("heldout_loss", 3)}))
+    parts.append(result_table(study, task, columns))
     if verified := result_table(study, task, {f"verified pass@{k}": (f"verified@{k}", 1) for k in ks}):
         parts += ["Verified: the answer is right and so is every equation written on the way.\n", verified]
     if levels := group_tables(study, task, by_level):
@@ -513,8 +518,8 @@ def task_section(study: Study, task: str) -> list[str]:
     if bands := group_tables(study, task, by_band):
         parts += [
             f"### {task} by how often the base solves it\n",
-            f"pass@1 / pass@{ks[-1]} in bands of the pass@1 of the same checkpoint's base, fixed beforehand; in brackets the number of problems, per seed where it differs. "
-            "The samples that choose the band are also the base's values: the base looks too low in the low bands and too high in the top one (never solved means "
+            f"pass@1 / pass@{ks[-1]} in bands of the pass@1 of the same checkpoint's base, fixed beforehand; in brackets the number of "
+            "problems, per seed where it differs. The samples that choose the band are also the base's values: the base looks too low in the low bands and too high in the top one (never solved means "
             "a pass@k of 0). So compare recipes with each other here, and with the base by kind of problem.\n",
             bands,
         ]
@@ -554,37 +559,71 @@ def tokens_of(stem: str) -> float:
     return float(stem[:-1]) * {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[stem[-1]]
 
 
-def curve(text: str, *fields: str) -> dict[str, dict[str, float]]:
-    """"2B 1.3/6.1 4B 2.4/-" -> {"2B": {field: value}, ...}; "-" is a value the paper does not give."""
-    words = text.split()
-    return {stem: {f: float(v) for f, v in zip(fields, values.split("/")) if v != "-"} for stem, values in zip(words[::2], words[1::2])}
+def paper_table(text: str, *fields: str) -> dict[str, dict[str, dict[str, float]]]:
+    """A table of a/b/... per checkpoint and recipe -> {recipe: {checkpoint: {field: value}}}; "-" is what the paper does not give."""
+    (_, *recipes), *lines = [line.split() for line in text.strip().splitlines()]
+    values = lambda cell: {field: float(v) for field, v in zip(fields, cell.split("/")) if v != "-"}
+    return {recipe: {stem: values(cells[i]) for stem, *cells in lines if values(cells[i])} for i, recipe in enumerate(recipes)}
 
 
-PAPER = {  # arXiv 2606.04272, model 1B-50B, GSM8K, percent, by tokens; RL is its best seed
-    "figure2": {
-        "base": curve("2B 1.34/6.1/13.8 4B 2.41/10.2/25.0 6B 2.41/14.3/34.5 10B 4.08/20.2/42.4 12B 3.17/18.1/40.8 14B 4.24/22.8/46.7 20B 7.26/31.9/55.5 28B 10.4/37.2/60.3 44B 14.8/46.0/67.5", *PASSES),
-        "sft": curve("2B 9.2/26.7/45.0 4B 15.4/35.5/51.9 6B 18.8/40.4/56.0 10B 24.4/47.5/63.8 12B 25.8/49.0/64.1 14B 28.0/52.6/68.8 20B 31.6/56.1/70.2 28B 35.5/59.3/71.8 44B 37.7/60.7/73.8", *PASSES),
-        "sft.rl": curve("2B 20.1/29.7/36.4 4B 27.6/41.2/49.7 10B 40.7/53.8/60.6 20B 48.5/59.6/65.3 28B 53.2/65.8/71.3 44B 53.6/64.8/70.3", *PASSES),
-        "rl": curve("2B 2.5/10.8/20.5 4B 15.3/26.9/35.3 6B 19.8/34.0/45.2 10B 30.2/49.4/61.1 12B 36.3/53.1/63.2 14B 38.6/57.6/68.8 20B 47.4/65.5/73.5 28B 52.0/69.6/78.5 44B 55.8/72.7/80.4", *PASSES),
-    },
-    "figure3": {
-        "sft-gold": curve("2B 27.3/52.8/69.5 4B 35.0/60.8/74.7 6B 38.9/65.3/78.6 10B 44.2/69.3/81.6 12B 45.4/70.8/82.4 14B 46.9/72.4/84.0 20B 50.2/74.9/83.8 28B 51.2/76.7/86.0 44B 54.1/78.7/87.8", *PASSES),
-        "sft-gold.rl": curve("2B 34.9/48.1/56.2 6B 46.0/59.3/66.4 10B 49.8/61.4/67.3 12B 51.9/63.4/69.8 20B 54.6/66.3/72.4 44B 60.3/70.0/75.1", *PASSES),
-    },
-    "figure7": {  # mean of LAMBADA, HellaSwag, ARC-E, ARC-C, PIQA, OBQA; RL is the mean over seeds
-        "base": curve("2B 32.2 4B 37.4 6B 38.5 10B 41.4 12B 42.6 14B 42.8 20B 44.3 28B 45.2 44B 47.2", "general"),
-        "rl": curve("4B 37.5 6B 38.6 10B 41.3 12B 42.6 14B 43.1 20B 44.4 28B 45.4 44B 47.6", "general"),
-        "sft": curve("2B 29.2 4B 32.9 6B 33.7 10B 36.5 12B 36.6 14B 37.6 20B 39.5 28B 40.1 44B 41.1", "general"),
-        "sft-gold": curve("2B 29.9 4B 32.3 6B 34.3 10B 37.1 12B 38.0 14B 37.7 20B 38.5 28B 39.3 44B 40.1", "general"),
-    },
-    "figure9": {  # general: mean of five benchmarks
-        "base": curve("6B 2.4/14.3/34.5/41.0 10B 3.7/19.3/41.0/44.2 20B 7.8/31.3/54.3/47.1 28B 10.9/37.5/58.8/48.1 44B 14.8/46.0/67.5/50.3", *PASSES, "general"),
-        "sft": curve("6B 18.8/40.4/56.0/35.4 10B 24.4/47.5/63.8/38.2 20B 31.6/56.1/70.2/41.6 28B 35.5/59.3/71.8/42.4 44B 37.7/60.7/73.8/43.5", *PASSES, "general"),
-        "sft.rl": curve("10B 40.7/53.8/60.6/- 20B 48.5/59.6/65.3/- 28B 53.2/65.8/71.3/- 44B 53.6/64.8/70.3/-", *PASSES, "general"),
-        "rl": curve("6B 19.9/34.2/45.9/41.0 10B 29.8/49.1/61.5/44.2 20B 47.4/63.9/72.8/47.4 28B 51.9/69.4/78.7/48.3 44B 54.8/72.0/80.6/50.8", *PASSES, "general"),
-        "parallel": curve("6B 17.5/42.5/62.3/40.7 10B 27.2/54.2/71.0/44.7 20B 36.2/63.1/77.5/47.3 28B 43.3/69.9/83.1/48.6 44B 47.9/73.2/84.5/49.7", *PASSES, "general"),
-    },
-}  # fmt: skip
+PAPER = {  # arXiv 2606.04272, model 1B-50B, GSM8K, percent
+    "figure2": paper_table(  # pass@1/@8/@32; RL is its best seed
+        """
+        tokens  base            sft             sft.rl          rl
+        2B      1.34/6.1/13.8   9.2/26.7/45.0   20.1/29.7/36.4  2.5/10.8/20.5
+        4B      2.41/10.2/25.0  15.4/35.5/51.9  27.6/41.2/49.7  15.3/26.9/35.3
+        6B      2.41/14.3/34.5  18.8/40.4/56.0  -               19.8/34.0/45.2
+        10B     4.08/20.2/42.4  24.4/47.5/63.8  40.7/53.8/60.6  30.2/49.4/61.1
+        12B     3.17/18.1/40.8  25.8/49.0/64.1  -               36.3/53.1/63.2
+        14B     4.24/22.8/46.7  28.0/52.6/68.8  -               38.6/57.6/68.8
+        20B     7.26/31.9/55.5  31.6/56.1/70.2  48.5/59.6/65.3  47.4/65.5/73.5
+        28B     10.4/37.2/60.3  35.5/59.3/71.8  53.2/65.8/71.3  52.0/69.6/78.5
+        44B     14.8/46.0/67.5  37.7/60.7/73.8  53.6/64.8/70.3  55.8/72.7/80.4
+        """,
+        *PASSES,
+    ),
+    "figure3": paper_table(  # pass@1/@8/@32
+        """
+        tokens  sft-gold        sft-gold.rl
+        2B      27.3/52.8/69.5  34.9/48.1/56.2
+        4B      35.0/60.8/74.7  -
+        6B      38.9/65.3/78.6  46.0/59.3/66.4
+        10B     44.2/69.3/81.6  49.8/61.4/67.3
+        12B     45.4/70.8/82.4  51.9/63.4/69.8
+        14B     46.9/72.4/84.0  -
+        20B     50.2/74.9/83.8  54.6/66.3/72.4
+        28B     51.2/76.7/86.0  -
+        44B     54.1/78.7/87.8  60.3/70.0/75.1
+        """,
+        *PASSES,
+    ),
+    "figure7": paper_table(  # mean of LAMBADA, HellaSwag, ARC-E, ARC-C, PIQA, OBQA; RL is the mean over seeds
+        """
+        tokens  base  rl    sft   sft-gold
+        2B      32.2  -     29.2  29.9
+        4B      37.4  37.5  32.9  32.3
+        6B      38.5  38.6  33.7  34.3
+        10B     41.4  41.3  36.5  37.1
+        12B     42.6  42.6  36.6  38.0
+        14B     42.8  43.1  37.6  37.7
+        20B     44.3  44.4  39.5  38.5
+        28B     45.2  45.4  40.1  39.3
+        44B     47.2  47.6  41.1  40.1
+        """,
+        "general",
+    ),
+    "figure9": paper_table(  # pass@1/@8/@32/mean of five benchmarks
+        """
+        tokens  base                 sft                  sft.rl            rl                   parallel
+        6B      2.4/14.3/34.5/41.0   18.8/40.4/56.0/35.4  -                 19.9/34.2/45.9/41.0  17.5/42.5/62.3/40.7
+        10B     3.7/19.3/41.0/44.2   24.4/47.5/63.8/38.2  40.7/53.8/60.6/-  29.8/49.1/61.5/44.2  27.2/54.2/71.0/44.7
+        20B     7.8/31.3/54.3/47.1   31.6/56.1/70.2/41.6  48.5/59.6/65.3/-  47.4/63.9/72.8/47.4  36.2/63.1/77.5/47.3
+        28B     10.9/37.5/58.8/48.1  35.5/59.3/71.8/42.4  53.2/65.8/71.3/-  51.9/69.4/78.7/48.3  43.3/69.9/83.1/48.6
+        44B     14.8/46.0/67.5/50.3  37.7/60.7/73.8/43.5  53.6/64.8/70.3/-  54.8/72.0/80.6/50.8  47.9/73.2/84.5/49.7
+        """,
+        *PASSES, "general",
+    ),
+}
 PAPER["figure3"] |= {recipe: PAPER["figure2"][recipe] for recipe in ("base", "rl")}
 PAPER_PATHS = [  # figure 6, at 14B: pass@1, pass@32; RL every 200 steps
     [("base", 3.8, 45.5), ("sft", 33.4, 79.9), ("sft.rl", 47.0, 77.2), ("sft.rl", 47.9, 75.4), ("sft.rl", 49.1, 74.9)],

@@ -8,8 +8,8 @@ policy-gradient updates. Five functions, in this order: roll_out, score, group_a
 
 Settings. `written` is the paper's Table 1: advantage divided by the group's deviation, 0.1 for a well-formed wrong
 answer, KL to the start. `run` is what the authors' code did: the same, but the format score never took effect.
-`controlled` (default) drops the division (Liu et al. 2025, "Dr. GRPO"), the format score and the KL, so that direct RL
-and RL after SFT differ in their start and in nothing else.
+`controlled` (default) drops the format score, which early checkpoints learn instead of the answer, and the KL, which
+the authors had in direct RL but not in RL after SFT: here these two differ in their start and in nothing else.
 """
 
 import time
@@ -41,7 +41,7 @@ class Config:
     max_response: int = 2048  # tokens; a longer response is cut, and still graded
     # reward and advantage
     format_score: float = 0.0  # for a wrong answer in one well-formed box
-    normalize: str = "none"  # divide group advantages by their deviation: std or none
+    normalize: str = "std"  # divide group advantages by their deviation: std or none
     # update
     mini_batches: int = 4  # optimizer steps per step, each on prompts / mini_batches groups
     lr: float = 1e-6  # constant
@@ -62,7 +62,7 @@ class Config:
 
 PRESETS = {
     "toy": dict(
-        data="toy", steps=50, prompts=24, n=16, max_prompt=160, max_response=52, mini_batches=2, lr=5e-4, recompute_old=False,
+        data="toy", steps=50, prompts=24, n=16, max_prompt=160, max_response=52, mini_batches=2, lr=2.5e-4, recompute_old=False,
         slots=512, micro_tokens=8192, save_every=10, log_every=10,
     ),
     "small": dict(data="toy", steps=80, prompts=128, n=16, max_prompt=256, max_response=128, mini_batches=2, lr=1e-4, slots=2048),
@@ -73,7 +73,7 @@ PRESETS = {
 SETTINGS = {
     "written": dict(normalize="std", format_score=0.1, kl=1e-3),
     "run": dict(normalize="std", format_score=0.0, kl=1e-3),
-    "controlled": dict(normalize="none", format_score=0.0, kl=0.0),
+    "controlled": dict(normalize="std", format_score=0.0, kl=0.0),
 }
 
 
@@ -171,13 +171,26 @@ def old_logprobs(model, groups: Groups, config: Config) -> None:
 
 
 def micro_batches(groups: Groups, chosen, config: Config):
-    """The chosen groups' rollouts in packs that fit in memory -> (members [(group, rollout)], Packed), one by one."""
-    rows = [(g, i) for g in chosen for i in range(config.n)]
-    if not config.kl:  # without a KL term a zero advantage has no gradient: nothing to compute
-        rows = [(g, i) for g, i in rows if groups.advantages[g, i] != 0]
-    for micro in common.micro_batches([len(groups.prompts[g]) + len(groups.rollouts[g][i].tokens) for g, i in rows], config.micro_tokens):
-        members = [rows[m] for m in micro]
-        yield members, common.pack([groups.prompts[g] for g, _ in members], [groups.rollouts[g][i].tokens for g, i in members])
+    """The chosen groups' rollouts in packs of at most micro_tokens -> (members [(group, rollout)], Packed), one by one.
+
+    A prompt stands once in a pack, before all its rollouts: they share its hidden states, forward and backward.
+    """
+    packs, size = [], 0
+    for g in chosen:
+        for i, rollout in enumerate(groups.rollouts[g]):
+            if not config.kl and groups.advantages[g, i] == 0:
+                continue  # without a KL term a zero advantage has no gradient: nothing to compute
+            new_prompt = not packs or not packs[-1] or packs[-1][-1][0] != g
+            needs = len(rollout.tokens) + new_prompt * len(groups.prompts[g])
+            if not packs or size + needs > config.micro_tokens:
+                packs.append([])
+                needs, size = len(rollout.tokens) + len(groups.prompts[g]), 0
+            packs[-1].append((g, i))
+            size += needs
+    for members in packs:
+        there = sorted({g for g, _ in members})
+        prompts, responses = [groups.prompts[g] for g in there], [groups.rollouts[g][i].tokens for g, i in members]
+        yield members, common.pack(prompts, responses, [there.index(g) for g, _ in members])
 
 
 def policy_backward(model, reference, groups: Groups, chosen: list[int], config: Config) -> dict:

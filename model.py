@@ -156,10 +156,15 @@ class Transformer(nn.Module):
         hidden = self.hidden(tokens.flatten(), [T] * B)  # (B*T, d_model)
         return self.logits(hidden).view(B, T, -1)
 
-    def hidden(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        """Packed sequences: tokens (N,), one after another, of `lengths` summing to N -> last hidden states (N, d_model)."""
-        positions = torch.cat([torch.arange(n) for n in lengths]).to(tokens.device)  # (N,) restart in every sequence
-        return self.trunk(tokens, positions, causal_attention(lengths, tokens.device))
+    def hidden(self, tokens: torch.Tensor, lengths: list[int], continues: list[int] | None = None) -> torch.Tensor:
+        """Packed sequences: tokens (N,), one after another, of `lengths` summing to N -> last hidden states (N, d_model).
+
+        `continues`: the last len(continues) sequences each go on from one of those before them, which they share.
+        The responses to one prompt then need the prompt's hidden states once, not once each.
+        """
+        starts = [0] * (len(lengths) - len(continues or [])) + [lengths[i] for i in continues or []]
+        positions = torch.cat([torch.arange(start, start + n) for start, n in zip(starts, lengths)]).to(tokens.device)  # (N,)
+        return self.trunk(tokens, positions, causal_attention(lengths, tokens.device, continues))
 
     def trunk(self, tokens: torch.Tensor, positions: torch.Tensor, attend) -> torch.Tensor:
         """tokens, positions (N,) -> (N, d_model), with any `attend(layer, q, k, v)`."""
@@ -248,30 +253,72 @@ class LogProbs(torch.autograd.Function):
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
 
 
-def causal_attention(lengths: list[int], device):
+def causal_attention(lengths: list[int], device, continues: list[int] | None = None):
     """`attend` for packed sequences: each token sees itself and what came before it in its own sequence.
 
     Sequences of one length are a plain (B, T) batch. Otherwise q, k, v are laid out right-padded for attention alone
     (the rest of the network never sees padding): a causal query never looks right, so the padding needs no mask.
     """
+    if continues:
+        return branching_attention(lengths, device, continues)
     B, T = len(lengths), max(lengths)
     ragged = min(lengths) < T
     if ragged:
-        starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)[:, None]  # (B, 1)
-        column = torch.arange(T)[None]  # (1, T)
-        real = column < torch.tensor(lengths)[:, None]  # (B, T)
-        to_padded = torch.where(real, starts + column, 0).flatten().to(device)  # (B*T,) index into N
-        to_packed = real.flatten().nonzero()[:, 0].to(device)  # (N,) index into B*T
+        to_padded, real = (x.to(device) for x in padded_index(start_of_each(lengths), torch.tensor(lengths)))
+        to_packed = real.flatten().nonzero()[:, 0]  # (N,) index into B*T
 
     def attend(layer, q, k, v):
         if ragged:
             q, k, v = (x.index_select(0, to_padded) for x in (q, k, v))  # (B*T, heads, head_dim)
-        q, k, v = (x.unflatten(0, (B, T)).transpose(1, 2) for x in (q, k, v))  # (B, heads, T, head_dim)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-        out = out.transpose(1, 2).flatten(0, 1)  # (B*T, n_heads, head_dim)
+        out = sdpa(*(x.unflatten(0, (B, T)) for x in (q, k, v)), is_causal=True).flatten(0, 1)  # (B*T, n_heads, head_dim)
         return out.index_select(0, to_packed) if ragged else out
 
     return attend
+
+
+def branching_attention(lengths: list[int], device, continues: list[int]):
+    """`attend` where the last sequences continue earlier ones: their queries see the shared beginning, then their own."""
+    n_roots = len(lengths) - len(continues)
+    roots = causal_attention(lengths[:n_roots], device)
+    N, starts, sizes = sum(lengths[:n_roots]), start_of_each(lengths), torch.tensor(lengths)
+    shared, own = sizes[continues], sizes[n_roots:]  # (C,) tokens of each branch's beginning, and its own
+    to_queries, real = padded_index(starts[n_roots:] - N, own)  # (C*Tq,) into the branches' tokens; (C, Tq)
+    column = torch.arange(int((shared + own).max()))[None]  # (1, Tk)
+    of_shared, of_own = starts[continues][:, None] + column, starts[n_roots:, None] + column - shared[:, None]  # (C, Tk)
+    is_key = column < (shared + own)[:, None]  # (C, Tk)
+    to_keys = torch.where(column < shared[:, None], of_shared, torch.where(is_key, of_own, 0)).flatten()  # (C*Tk,) into N
+    last_seen = shared[:, None] + torch.arange(real.shape[1])[None]  # (C, Tq) query j sees the beginning and own 0 .. j
+    unseen = (column[:, None] > last_seen[:, :, None])[:, None].to(device)  # (C, 1, Tq, Tk)
+    mask = torch.zeros(unseen.shape, device=device).masked_fill_(unseen, float("-inf"))
+    (C, Tq), Tk = real.shape, column.shape[1]
+    to_queries, to_keys, to_packed = to_queries.to(device), to_keys.to(device), real.flatten().nonzero()[:, 0].to(device)
+
+    def attend(layer, q, k, v):
+        of_roots = roots(layer, q[:N], k[:N], v[:N])  # (N, n_heads, head_dim)
+        queries = q[N:].index_select(0, to_queries).unflatten(0, (C, Tq))
+        keys, values = (x.index_select(0, to_keys).unflatten(0, (C, Tk)) for x in (k, v))
+        out = sdpa(queries, keys, values, attn_mask=mask.to(q.dtype)).flatten(0, 1)  # (C*Tq, n_heads, head_dim)
+        return torch.cat((of_roots, out.index_select(0, to_packed)))
+
+    return attend
+
+
+def sdpa(q, k, v, **how) -> torch.Tensor:
+    """(B, T, heads, head_dim) each -> (B, T, n_heads, head_dim)."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, heads, T, head_dim)
+    return F.scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1], **how).transpose(1, 2)
+
+
+def start_of_each(lengths: list[int]) -> torch.Tensor:
+    """Where each packed sequence begins, (B,)."""
+    return torch.tensor([0, *lengths[:-1]]).cumsum(0)
+
+
+def padded_index(starts: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sequences at starts (B,) of lengths (B,) -> index (B*T,) that lays them out right-padded, and which are real (B, T)."""
+    column = torch.arange(int(lengths.max()))[None]  # (1, T)
+    real = column < lengths[:, None]  # (B, T)
+    return torch.where(real, starts[:, None] + column, 0).flatten(), real
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints

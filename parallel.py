@@ -40,7 +40,7 @@ class Config:
     max_prompt: int = 512  # tokens; longer problems are left out
     max_response: int = 512  # tokens; a longer response is cut, and still graded
     format_score: float = 0.0  # for a wrong answer in one well-formed box
-    normalize: str = "none"  # divide group advantages by their deviation: std or none
+    normalize: str = "std"  # divide group advantages by their deviation: std or none
     mini_batches: int = 1  # updates, and averages, per step
     lr: float = 1e-6  # of RL, constant
     clip_low: float = 0.2  # the ratio of new to old probability counts down to 1 - clip_low
@@ -68,7 +68,7 @@ class Config:
 
 PRESETS = {
     "toy": dict(
-        data="toy", steps=50, prompts=24, n=16, max_prompt=160, max_response=52, mini_batches=2, lr=5e-4, sft_batch=32, sft_lr=1e-3,
+        data="toy", steps=50, prompts=24, n=16, max_prompt=160, max_response=52, mini_batches=2, lr=2.5e-4, sft_batch=32, sft_lr=1e-3,
         sft_schedule="cosine", recompute_old=False, slots=512, micro_tokens=8192, save_every=10, log_every=10,
     ),
     "small": dict(
@@ -80,9 +80,9 @@ PRESETS = {
     "4B": dict(data="openmath", max_prompt=1024, max_response=1024),
 }  # fmt: skip
 SETTINGS = {
-    "written": dict(normalize="std", format_score=0.1),
-    "run": dict(normalize="std", loss="sum", shuffle=False),
-    "controlled": dict(normalize="none"),
+    "written": dict(format_score=0.1),
+    "run": dict(loss="sum", shuffle=False),
+    "controlled": {},
 }
 
 

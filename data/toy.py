@@ -84,7 +84,7 @@ SHAPES = {  # operations of the first and of the second chain: weight
     "toy-hard": {(1, 1): 1, (1, 2): 1, (2, 1): 1, (2, 2): 2},
 }
 PRETRAIN_SHAPES = {
-    "toy": {(1, 0): 2, (2, 0): 2, (1, 1): 2, (1, 2): 2, (2, 1): 2, (2, 2): 2, (2, 3): 1, (3, 2): 1},
+    "toy": {(1, 0): 1, (2, 0): 1, (1, 1): 2, (1, 2): 2, (2, 1): 2, (2, 2): 2, (2, 3): 2, (3, 2): 2},
     "toy-hard": SHAPES["toy-hard"],
 }
 SPLITS = {"train": (range(2, 10), 600), "val": (range(1, 2), 100), "test": (range(0, 1), 200)}  # buckets of content; problems

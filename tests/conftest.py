@@ -20,8 +20,8 @@ torch.set_num_threads(1)
 def tiny(vocab_size=50, **changes):
     """A model of a few thousand weights, sharp enough that argmax and sampling are not all ties."""
     config = replace(
-        M.PRESETS["toy"], vocab_size=vocab_size, padded_vocab_size=vocab_size + 14, d_model=32, n_layers=2, n_heads=4, n_kv_heads=4,
-        d_ff=48, head_std=0.3, **changes,
+        M.PRESETS["toy"], vocab_size=vocab_size, padded_vocab_size=vocab_size + 14, d_model=32, n_layers=2,
+        d_ff=48, head_std=0.3, **{"n_heads": 4, "n_kv_heads": 4, **changes},
     )  # fmt: skip
     model = M.Transformer(config)
     model.init_weights(1)

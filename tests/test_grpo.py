@@ -87,6 +87,24 @@ def test_pack_puts_the_loss_on_response_tokens_only():
     assert packed.sequence.tolist() == [0, 0, 1, 1, 1]
 
 
+def test_shared_prompts_are_packed_once_and_predict_the_same():
+    prompts, responses, prompt_of = [[1, 2, 3], [4], [5, 6]], [[7, 8], [9], [10, 11, 12], [13], [14, 15]], [0, 0, 1, 2, 2]
+    shared = common.pack(prompts, responses, prompt_of)
+    assert shared.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+    assert shared.predict.tolist() == [2, 6, 2, 3, 9, 10, 5, 5, 13]
+    assert shared.targets.tolist() == [7, 8, 9, 10, 11, 12, 13, 14, 15]
+    pairs = common.pack([prompts[p] for p in prompt_of], responses)
+    results = []
+    for packed in (shared, pairs):
+        for kv_heads in (4, 2):
+            model = tiny(n_kv_heads=kv_heads)
+            logp = common.response_logprobs(model, packed)[0]
+            (logp * torch.arange(9)).sum().backward()
+            results.append((logp, torch.cat([p.grad.flatten() for p in model.parameters()])))
+    for (logp, grad), (logp2, grad2) in zip(results[:2], results[2:]):
+        assert torch.allclose(logp, logp2, atol=1e-5) and (grad - grad2).abs().max() < 1e-4 * grad.abs().max()
+
+
 def made_groups(model, seed=0, P=4, n=4):
     """Ragged groups with rewards of all kinds: all wrong, all right, mixed."""
     rng = np.random.default_rng(seed)
