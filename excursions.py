@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass, field
 
 import figures
+import report
 
 # the checkpoints M_t that recipes start from, by preset; the earliest toy one is too early on purpose
 CHECKPOINTS = {
@@ -62,7 +63,7 @@ class Task:
     def done(self) -> bool:
         if self.makes:
             return os.path.exists(self.makes)
-        rows = figures.read_rows(os.path.join(self.folder, "results.jsonl"))
+        rows = report.read_rows(os.path.join(self.folder, "results.jsonl"))
         return {"toy", "general"} <= {row["task"] for row in rows if row["name"] == self.checkpoint}
 
     def ready(self) -> bool:
@@ -205,8 +206,8 @@ def main(argv: list[str]) -> None:
     left = sum(not t.done() for t in tasks)
     print(f"{len(tasks)} commands, {len(tasks) - left} done, {left} to do, {args.workers} at a time; outputs in {args.out}/logs", flush=True)
     failed = run(tasks, args, lock)
-    report = figures.write_report([seed_folder(args.out, seed) for seed in range(args.seeds)], args.out)
-    print(f"report: {report}" if left else f"all done before; nothing to do. Report: {report}")
+    written = figures.write_report([seed_folder(args.out, seed) for seed in range(args.seeds)], args.out)
+    print(f"report: {written}" if left else f"all done before; nothing to do. Report: {written}")
     lock.close()
     if failed:
         sys.exit(f"excursions.py: {len(failed)} commands failed or could not start: {', '.join(t.name for t in failed)}; see {args.out}/logs")

@@ -11,6 +11,7 @@ import pytest
 
 import evaluate
 import figures
+import report
 
 LEVELS = ["(1,2)", "(2,2)"]
 STEMS = {"1.2M": 1_200_000, "3.6M": 3_600_000}
@@ -64,9 +65,9 @@ def report_of(folders, out, **flags):
         return f.read()
 
 
-def cells(report, *starts):
+def cells(written, *starts):
     """The cells of the first table row that begins with these."""
-    line = next(line for line in report.splitlines() if line.startswith("| " + " | ".join(starts) + " |"))
+    line = next(line for line in written.splitlines() if line.startswith("| " + " | ".join(starts) + " |"))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -80,40 +81,40 @@ def test_pass_at_k_is_the_evaluations():
     for n in (1, 5, 32):
         for c in range(n + 1):
             for k in {1, min(4, n), n}:
-                assert figures.pass_at_k(n, c, k) == evaluate.pass_at_k(n, c, k)
+                assert report.pass_at_k(n, c, k) == evaluate.pass_at_k(n, c, k)
 
 
 def test_read_rows(tmp_path):
-    assert figures.read_rows(str(tmp_path / "results.jsonl")) == []
+    assert report.read_rows(str(tmp_path / "results.jsonl")) == []
     write_rows(tmp_path, [{"a": 1}, {"a": 2}], torn=True)
-    assert figures.read_rows(str(tmp_path / "results.jsonl")) == [{"a": 1}, {"a": 2}]
+    assert report.read_rows(str(tmp_path / "results.jsonl")) == [{"a": 1}, {"a": 2}]
 
 
 def test_all_figures_are_drawn(tmp_path):
     full_study(tmp_path)
-    report = report_of([tmp_path], tmp_path)
+    written = report_of([tmp_path], tmp_path)
     for figure in figures.FIGURES:
         data = (tmp_path / "figures" / f"{figure}.png").read_bytes()
         assert data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) > 20_000, figure
-        assert f"(figures/{figure}.png)" in report
-    assert "not drawn" not in report and "Not there" not in report
+        assert f"(figures/{figure}.png)" in written
+    assert "not drawn" not in written and "Not there" not in written
 
 
 def test_table_of_one_seed(tmp_path, undrawn):
     counts = [0, 1, 4, 32]
     rows = [problem_row("3.6M", [9, 9, 9, 9]), problem_row("3.6M", counts), general_row("3.6M", 0.4, 1.25)]  # the later evaluation counts
     write_rows(tmp_path, [*rows, problem_row("3.6M.rl", [32] * 4), general_row("3.6M.rl", 0.41, 1.375)], torn=True)
-    report = report_of([tmp_path], tmp_path)
+    written = report_of([tmp_path], tmp_path)
     at_8 = [1 - math.comb(N - c, 8) / math.comb(N, 8) for c in counts]
-    row = cells(report, "3.6M", "base")
+    row = cells(written, "3.6M", "base")
     assert row[2] == "1" and row[7:] == ["0.12", "30.0", "2.0", "40.0", "1.250", "–"] and row[6] == "0.75"
     assert [cell.split(" [")[0] for cell in row[3:6]] == ["28.9", f"{25 * sum(at_8):.1f}", "75.0"]  # (0 + 1 + 4 + 32) / 128; 3 of 4 ever solved
     low, high = map(float, row[3].split("[")[1].strip("]").split(","))
     assert 0 <= low < 28.9 < high <= 100
-    assert cells(report, "3.6M", "rl")[3] == "100.0 [100.0, 100.0]" and cells(report, "3.6M", "rl")[-1] == "+0.125"
-    verified = report.split("Verified:")[1]
+    assert cells(written, "3.6M", "rl")[3] == "100.0 [100.0, 100.0]" and cells(written, "3.6M", "rl")[-1] == "+0.125"
+    verified = written.split("Verified:")[1]
     assert cells(verified, "3.6M", "base")[3].split(" [")[0] == f"{100 * (0 + 0 + 2 + 16) / 128:.1f}"
-    assert "4 problems x 32 samples, temperature 0.6, top_p 0.95" in report
+    assert "4 problems x 32 samples, temperature 0.6, top_p 0.95" in written
 
 
 def test_seeds_give_standard_errors_and_paired_differences(tmp_path, undrawn):
@@ -121,31 +122,31 @@ def test_seeds_give_standard_errors_and_paired_differences(tmp_path, undrawn):
     base, rl = [4, 8, 12], [16, 24, 26]  # of 32, the same for both problems: pass@1 12.5, 25, 37.5 and 50, 75, 81.25
     for folder, a, b in zip(folders, base, rl):
         write_rows(folder, [problem_row("3.6M", [a, a]), problem_row("3.6M.rl", [b, b])])
-    report = report_of(folders, tmp_path)
-    assert cells(report, "3.6M", "base")[2:4] == ["3", f"25.0 ± {12.5 / math.sqrt(3):.1f}"]
+    written = report_of(folders, tmp_path)
+    assert cells(written, "3.6M", "base")[2:4] == ["3", f"25.0 ± {12.5 / math.sqrt(3):.1f}"]
     differences = [37.5, 50.0, 43.75]
     error = math.sqrt(sum((d - 43.75) ** 2 for d in differences) / 2 / 3)
     assert 43.75 > 4.30 * error
-    assert cells(report, "rl - base")[1] == f"higher: {43.75:+.1f} ± {error:.1f} (+37.5, +50.0, {43.75:+.1f})"
-    assert cells(report, "rl - base")[2:4] == ["undecided: +0.0 ± 0.0 (+0.0, +0.0, +0.0)", "undecided"]  # pass@32 is 100 everywhere
+    assert cells(written, "rl - base")[1] == f"higher: {43.75:+.1f} ± {error:.1f} (+37.5, +50.0, {43.75:+.1f})"
+    assert cells(written, "rl - base")[2:4] == ["undecided: +0.0 ± 0.0 (+0.0, +0.0, +0.0)", "undecided"]  # pass@32 is 100 everywhere
 
 
 def test_words_follow_the_interval():
-    make = lambda mean, low, high, n: figures.Estimate(mean, low, high, [mean] * n)
-    assert [figures.word(make(*e)) for e in ((2, 1, 3, 1), (-2, -3, -1, 1), (1, -1, 3, 1))] == ["higher", "lower", "undecided"]
-    assert figures.word(make(2, 1, 3, 2)) == "undecided" and figures.word(make(20, 19, 21, 2)) == "higher"  # two seeds: 12.7 standard errors
-    assert figures.word(make(2, math.nan, math.nan, 1)) == "one seed"
+    make = lambda mean, low, high, n: report.Estimate(mean, low, high, [mean] * n)
+    assert [report.word(make(*e)) for e in ((2, 1, 3, 1), (-2, -3, -1, 1), (1, -1, 3, 1))] == ["higher", "lower", "undecided"]
+    assert report.word(make(2, 1, 3, 2)) == "undecided" and report.word(make(20, 19, 21, 2)) == "higher"  # two seeds: 12.7 standard errors
+    assert report.word(make(2, math.nan, math.nan, 1)) == "one seed"
 
 
 def test_sharpening_and_collapse_are_named_from_rows(tmp_path, undrawn):
     rows = [problem_row("3.6M.sft", [2] * 40), problem_row("3.6M.sft.rl", [32] * 15 + [0] * 25), problem_row("1.2M", [1] * 40)]
     rows += [problem_row("1.2M.rl-written", [0] * 40, format=1.0, length=5.0)]
     write_rows(tmp_path, rows)
-    report = report_of([tmp_path], tmp_path)
-    assert cells(report, "sft.rl - sft")[3] == "sharpening"
-    assert "1.2M.rl-written against its base: collapse" in report
-    assert "length (tokens) one seed: -25.0" in report
-    assert "Not there: rl - base" in report
+    written = report_of([tmp_path], tmp_path)
+    assert cells(written, "sft.rl - sft")[3] == "sharpening"
+    assert "1.2M.rl-written against its base: collapse" in written
+    assert "length (tokens) one seed: -25.0" in written
+    assert "Not there: rl - base" in written
     write_rows(tmp_path, [row | {"problems": [[*p[:3], 32, 0] for p in row["problems"]]} if "written" in row["name"] else row for row in rows])
     assert "1.2M.rl-written against its base: no collapse" in report_of([tmp_path], tmp_path)
 
@@ -153,13 +154,13 @@ def test_sharpening_and_collapse_are_named_from_rows(tmp_path, undrawn):
 def test_levels_and_bands(tmp_path, undrawn):
     counts = [0, 0, 1, 2, 6, 7, 32, 0]  # 0 %; 3.1 %; 6.25 and 18.75 %; 21.9 and 100 %
     write_rows(tmp_path, [problem_row("3.6M", counts), problem_row("3.6M.rl", [c // 2 for c in counts])])
-    study = figures.Study([str(tmp_path)])
-    bands = {band: sorted(i for i, _ in seeds[0]) for band, seeds in figures.by_band(study, "3.6M", "toy").items()}
+    study = report.Study([str(tmp_path)])
+    bands = {band: sorted(i for i, _ in seeds[0]) for band, seeds in report.by_band(study, "3.6M", "toy").items()}
     assert bands == {"0-2 %": [0, 1, 7], "2-5 %": [2], "5-20 %": [3, 4], "20-100 %": [5, 6]}
-    levels = {level: sorted(i for i, _ in seeds[0]) for level, seeds in figures.by_level(study, "3.6M", "toy").items()}
+    levels = {level: sorted(i for i, _ in seeds[0]) for level, seeds in report.by_level(study, "3.6M", "toy").items()}
     assert levels == {"(1,2)": [0, 2, 4, 6], "(2,2)": [1, 3, 5, 7]}
-    report = report_of([tmp_path], tmp_path)
-    by_kind, by_band = report.split("by how often the base solves it")
+    written = report_of([tmp_path], tmp_path)
+    by_kind, by_band = written.split("by how often the base solves it")
     assert "(1,2) (4) | (2,2) (4)" in by_kind and "0-2 % (3) | 2-5 % (1) | 5-20 % (2) | 20-100 % (2)" in by_band
     mean = lambda places: f"{100 * np.mean([counts[i] // 2 / N for i in places]):.1f}"
     assert cells(by_band, "rl")[1:] == [f"{mean(p)} / {100 * np.mean([counts[i] // 2 > 0 for i in p]):.1f}" for p in bands.values()]
@@ -169,23 +170,23 @@ def test_levels_and_bands(tmp_path, undrawn):
 @pytest.mark.parametrize("keep", [{"3.6M.rl"}, {"1.2M", "1.2M.rl-written"}, {"1.2M.sft", "3.6M"}, set()])
 def test_what_is_missing_is_said(tmp_path, keep):
     full_study(tmp_path)
-    rows = [row for row in figures.read_rows(str(tmp_path / "results.jsonl")) if row["name"] in keep]
+    rows = [row for row in report.read_rows(str(tmp_path / "results.jsonl")) if row["name"] in keep]
     (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "figure13.png").write_text("of an earlier report")
+    (tmp_path / "figures" / "figure13.png").write_text("of an earlier written")
     write_rows(tmp_path, rows)
     for log in tmp_path.glob("*.log.jsonl"):
         log.unlink()
-    report = report_of([tmp_path, tmp_path / "never-made"], tmp_path)
-    assert "No evaluations in" in report
+    written = report_of([tmp_path, tmp_path / "never-made"], tmp_path)
+    assert "No evaluations in" in written
     if keep:
-        assert "Not there" in report and "**figure13** is not drawn" in report
+        assert "Not there" in written and "**figure13** is not drawn" in written
         assert not (tmp_path / "figures" / "figure13.png").exists()
 
 
 def test_other_tasks_and_names_do_not_disturb(tmp_path, undrawn):
     full_study(tmp_path)
     before = report_of([tmp_path], tmp_path)
-    rows = figures.read_rows(str(tmp_path / "results.jsonl"))
+    rows = report.read_rows(str(tmp_path / "results.jsonl"))
     math_row = problem_row("3.6M.rl", [3] * 8, task="gsm8k")
     del math_row["verified_pass@1"]
     write_rows(tmp_path, [math_row, problem_row("3.6M", [1] * 8, task="toy-hard"), *rows, problem_row("3.6M", [1]) | {"name": "my-try"}])
@@ -203,15 +204,15 @@ def test_fewer_samples_than_32(tmp_path, undrawn):
     for row in rows:
         row["problems"] = [[*p[:2], 8, *p[3:]] for p in row["problems"]]
     write_rows(tmp_path, rows)
-    report = report_of([tmp_path], tmp_path)
-    assert "| pass@8 | boxed |" in report and "Best pass@8" in report
+    written = report_of([tmp_path], tmp_path)
+    assert "| pass@8 | boxed |" in written and "Best pass@8" in written
 
 
 def test_paper_values():
-    assert figures.PAPER["figure2"]["rl"]["44B"] == {"pass@1": 55.8, "pass@8": 72.7, "pass@32": 80.4}
-    assert "general" not in figures.PAPER["figure9"]["sft.rl"]["44B"]
-    assert figures.paper_difference("rl", "base") == "+41.0 / +12.9"
-    assert figures.tokens_of("1.2M") == 1_200_000 and figures.tokens_of("44B") == 44e9
+    assert report.PAPER["figure2"]["rl"]["44B"] == {"pass@1": 55.8, "pass@8": 72.7, "pass@32": 80.4}
+    assert "general" not in report.PAPER["figure9"]["sft.rl"]["44B"]
+    assert report.paper_difference("rl", "base") == "+41.0 / +12.9"
+    assert report.tokens_of("1.2M") == 1_200_000 and report.tokens_of("44B") == 44e9
 
 
 def test_script(tmp_path):
