@@ -47,7 +47,7 @@ class Config:
 
 PRESETS = {
     "toy": dict(
-        tokenizer="toy", tokens="3.6M", keep="1.2M,2.4M,3.6M", batch=24, seq_len=80, lr=1e-2, warmup="100K", floor=0.02,
+        tokenizer="toy", tokens="3.6M", keep="1.5M,2.4M,3.6M", batch=24, seq_len=80, lr=1e-2, warmup="100K", floor=0.02,
         z_loss=0.0, save_every=250,
     ),
     "small": dict(

@@ -45,7 +45,7 @@ class Config:
 
 
 PRESETS = {
-    "toy": dict(data="toy", steps=120, batch=32, lr=1e-3, schedule="cosine", max_prompt=160, max_response=64, save_every=40, log_every=40),
+    "toy": dict(data="toy", steps=400, batch=32, lr=1e-3, schedule="cosine", max_prompt=160, max_response=64, save_every=100, log_every=100),
     "small": dict(data="toy", steps=400, batch=128, lr=3e-4, schedule="cosine", max_prompt=256, max_response=128),
     "1B": {},
     "1B-60B": dict(data="openmath", max_prompt=1024, max_response=1024),

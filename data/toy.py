@@ -89,7 +89,7 @@ PRETRAIN_SHAPES = {
 }
 SPLITS = {"train": (range(2, 10), 600), "val": (range(1, 2), 100), "test": (range(0, 1), 200)}  # buckets of content; problems
 PLANS = {"steps": 45, "names": 10, "grouped": 15, "interleaved": 10, "second first": 15, "bare": 5}  # of a solution: weight
-N_SOLUTIONS = 8  # worked solutions of a problem
+N_SOLUTIONS = 24  # worked solutions of a problem; the paper's data has about 23
 
 
 @dataclass(frozen=True)
