@@ -204,6 +204,16 @@ def permutation(n: int, seed: int, purpose: str, epoch: int) -> np.ndarray:
     return generator(seed, purpose, epoch).permutation(n)
 
 
+def problem_keys(problems) -> list[int]:
+    """What keys the samples of each problem: its id, and which time it stands in this list if it does so repeatedly."""
+    seen, keys = {}, []
+    for problem in problems:
+        seen[problem.id] = seen.get(problem.id, 0) + 1
+        digest = hashlib.blake2b(f"{problem.id}/{seen[problem.id]}".encode(), digest_size=8).digest()
+        keys.append(int.from_bytes(digest, "little") >> 2)  # below 2^62: fits an int64
+    return keys
+
+
 def batch_indices(n: int, batch: int, step: int, seed: int, purpose: str, shuffle: bool = True) -> list[int]:
     """The items of one global batch out of n: pass after pass, each in its own order. A function of (seed, step)."""
     places = range(step * batch, (step + 1) * batch)
@@ -340,6 +350,7 @@ def make_facts(config, recipe: str, step: int, parent: dict | None, **more) -> d
         "recipe": recipe,
         "step": step,  # optimizer steps of this stage
         "tokens": parent.get("tokens"),  # of pre-training
+        "corpus": parent.get("corpus"),
         "tokenizer": parent.get("tokenizer"),
         "preset": config.preset,
         "seed": config.seed,

@@ -1,6 +1,6 @@
 """Evaluation: pass@k on problems, general skills by likelihood. Appends one row per task to results.jsonl.
 
-    python evaluate.py --ckpt out/toy/3.6M.rl.pt --task toy,general
+    python evaluate.py --ckpt out/toy/3.3M.rl.pt --task toy,general
     torchrun --nproc_per_node=8 evaluate.py --ckpt out/4B.pt --task gsm8k --shots 8
 
 n samples of each problem at temperature 0.6 and top_p 0.95 (the authors ran this; their paper names the temperature
@@ -103,10 +103,11 @@ def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
     prompts = [encoding.encode_ordinary(text) for text in build_prompts(problems, config, task)]
     common.check_length(model, max(map(len, prompts)) + config.max_response, "the longest prompt + --max_response")
     mine = range(common.rank(), len(problems), common.world())
+    keys = common.problem_keys(problems)
     with common.autocast():
         groups = sample(
             model, [prompts[i] for i in mine], config.n, config.max_response, config.temperature, config.top_p, encoding.eot_token,
-            config.seed, problem_ids=[int(problems[i].id, 16) % 2**62 for i in mine], slots=config.slots, progress=config.progress and common.rank() == 0,
+            config.seed, problem_ids=[keys[i] for i in mine], slots=config.slots, progress=config.progress and common.rank() == 0,
         ) if len(mine) else []  # fmt: skip
     rows = []
     for i, group in zip(mine, groups):
@@ -176,7 +177,7 @@ def evaluate_general(model, encoding, facts: dict, config: Config) -> dict:
     Multiple choice: the continuation with the highest log-prob per character wins (acc_norm); a skill with one
     choice counts where the model would say exactly that (greedy). As lm-evaluation-harness, on a world of our own.
     """
-    items, texts = load_general(facts.get("corpus", "toy"))
+    items, texts = load_general(facts["corpus"])
     requests = [(encoding.encode_ordinary(item.context), encoding.encode_ordinary(c)) for item in items for c in item.choices]
     scores = iter(score_continuations(model, requests, config.micro_tokens))
     right: dict[str, list[bool]] = {}

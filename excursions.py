@@ -23,7 +23,7 @@ import report
 
 # the checkpoints M_t that recipes start from, by preset; the earliest toy one is too early on purpose
 CHECKPOINTS = {
-    "toy": ["1.5M", "2.4M", "3.6M"],
+    "toy": ["1.5M", "2.4M", "3.3M"],
     "small": ["50M", "100M", "200M", "300M"],
     "1B": ["2B", "4B", "6B", "10B", "12B", "14B", "20B", "28B", "44B"],
     "1B-60B": ["10B", "20B", "30B", "34B", "44B", "56B"],
@@ -92,18 +92,21 @@ def tasks_of_seed(args, seed: int) -> list[Task]:
         return Task(f"{name} evaluation", command, needs=[path(name)], folder=folder, checkpoint=name)
 
     for i, stem in enumerate(stems):
-        tasks.append(evaluate(stem))
+        evaluations = [evaluate(stem)]  # after the recipes: being short, they fill the gaps that long ones leave
         for recipe in recipes:
             if recipe == WRITTEN:
                 if i == 0:
                     name = f"{stem}.{WRITTEN}"
                     command = [*python, "grpo.py", "--ckpt", path(stem), "--setting", "written", "--out", path(name), *common]
-                    tasks += [Task(name, command, makes=path(name), needs=[path(stem)]), evaluate(name)]
+                    tasks.append(Task(name, command, makes=path(name), needs=[path(stem)]))
+                    evaluations.append(evaluate(name))
                 continue
             parent, script = RECIPES[recipe]
             name = f"{stem}.{recipe}"
             command = [*python, script[0], "--ckpt", path(stem + parent), *script[1:], "--setting", args.setting, *common]
-            tasks += [Task(name, command, makes=path(name), needs=[path(stem + parent)]), evaluate(name)]
+            tasks.append(Task(name, command, makes=path(name), needs=[path(stem + parent)]))
+            evaluations.append(evaluate(name))
+        tasks += evaluations
     for task in tasks:
         task.folder = folder
     return tasks

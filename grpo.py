@@ -1,6 +1,6 @@
 """Reinforcement learning with verifiable rewards: GRPO from any checkpoint, M_t -> M_t^RL or M_t^SFT -> M_t^SFT,RL.
 
-    python grpo.py --ckpt out/toy/3.6M.pt
+    python grpo.py --ckpt out/toy/3.3M.pt
     torchrun --nproc_per_node=8 grpo.py --ckpt out/4B.pt
 
 A step: n rollouts of every prompt, a reward for each, the advantage of each against its group, and a few clipped
@@ -62,7 +62,7 @@ class Config:
 
 PRESETS = {
     "toy": dict(
-        data="toy", steps=60, prompts=24, n=16, max_prompt=160, max_response=52, mini_batches=2, lr=2.5e-4, recompute_old=False,
+        data="toy", steps=50, prompts=20, n=16, max_prompt=160, max_response=52, mini_batches=2, lr=2.5e-4, recompute_old=False,
         slots=512, micro_tokens=8192, save_every=10, log_every=10,
     ),
     "small": dict(data="toy", steps=80, prompts=128, n=16, max_prompt=256, max_response=128, mini_batches=2, lr=1e-4, slots=2048),
@@ -98,10 +98,11 @@ def roll_out(model, problems: list[Problem], encoding, config: Config, step: int
     prompts = [encoding.encode_ordinary(prompt_text(p)) for p in mine]
     if not mine:
         return Groups([], [], [], [])
+    keys = common.problem_keys(problems)
     with common.autocast():
         rollouts = sample(
             model, prompts, config.n, config.max_response, config.temperature, eos=encoding.eot_token,
-            seed=config.seed, step=step, problem_ids=[int(p.id, 16) % 2**62 for p in mine], slots=config.slots,
+            seed=config.seed, step=step, problem_ids=[keys[i] for i in place], slots=config.slots,
         )  # fmt: skip
     return Groups(mine, prompts, rollouts, place)
 
@@ -203,19 +204,18 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
     sums = dict.fromkeys(("loss", "clip_fraction", "ratio", "kl", "mismatch", "scored"), 0.0)
     for members, packed in micro_batches(groups, chosen, config):
         to = packed.tokens.device
-        flat = lambda rows: torch.cat([torch.as_tensor(rows[g][i]) for g, i in members]).to(to)  # (R,)
         advantage = torch.stack([groups.advantages[g, i] for g, i in members]).to(to)[packed.sequence]  # (R,)
         ref_logp = None
         if config.kl:
             with torch.no_grad():
                 ref_logp = common.response_logprobs(reference, packed, config.temperature)[0]
         logp = common.response_logprobs(model, packed, config.temperature)[0]  # (R,)
-        old_logp = flat(groups.old_logp) if groups.old_logp else logp.detach()
+        old_logp = torch.cat([groups.old_logp[g][i] for g, i in members]).to(to) if groups.old_logp else logp.detach()
         loss, metrics = policy_loss(
             logp, old_logp, advantage, ref_logp, config.clip_low, config.clip_high, config.dual_clip, config.kl
         )
         (loss.sum() / n_tokens).backward()
-        sampled = flat([[torch.tensor(r.logprobs) for r in group] for group in groups.rollouts])
+        sampled = torch.tensor([x for g, i in members for x in groups.rollouts[g][i].logprobs]).to(to)  # (R,)
         metrics |= {"loss": loss.detach() / n_tokens, "mismatch": (logp.detach() - sampled).abs(), "scored": torch.ones_like(logp)}
         for name, value in metrics.items():
             sums[name] += float(value.detach().sum())

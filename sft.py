@@ -1,6 +1,6 @@
 """Supervised fine-tuning: M_t -> M_t^SFT (one solution per problem) or M_t^SFT-Gold (all of them).
 
-    python sft.py --ckpt out/toy/3.6M.pt
+    python sft.py --ckpt out/toy/3.3M.pt
     torchrun --nproc_per_node=8 sft.py --ckpt out/4B.pt --solutions all --data openmath-gsm8k
 
 Next-token loss on the worked solution and its end-of-text token; the prompt is read, never learned. Both recipes take
@@ -45,7 +45,7 @@ class Config:
 
 
 PRESETS = {
-    "toy": dict(data="toy", steps=400, batch=32, lr=1e-3, schedule="cosine", max_prompt=160, max_response=64, save_every=100, log_every=100),
+    "toy": dict(data="toy", steps=300, batch=32, lr=1e-3, schedule="cosine", max_prompt=160, max_response=64, save_every=100, log_every=100),
     "small": dict(data="toy", steps=400, batch=128, lr=3e-4, schedule="cosine", max_prompt=256, max_response=128),
     "1B": {},
     "1B-60B": dict(data="openmath", max_prompt=1024, max_response=1024),

@@ -23,7 +23,7 @@ The ways in which public graders were fooled (prefixes, commas, tolerance, unico
 
 import re
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 MAX_RESPONSE = 20_000  # characters; of a longer response only the tail is read
@@ -172,6 +172,7 @@ def thousands_in_gold(answer: str) -> bool:
     return not re.search(r"[(\[]|\\\{", answer) or bool(re.search(r",\s", answer))
 
 
+@lru_cache(maxsize=4096)  # the rollouts of a group repeat their answers
 def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
     """Read one answer, None if there is nothing to read; `merge` joins 1,234 to 1234."""
     if len(text) > MAX_ANSWER:

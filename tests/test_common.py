@@ -69,6 +69,14 @@ def test_batches_are_passes_over_all_items():
     assert common.batch_indices(3, 5, 1, 0, "x", shuffle=False) == [2, 0, 1, 2, 0]
 
 
+def test_problem_keys_differ_also_for_a_repeated_problem_and_for_any_id():
+    from data.problems import Problem
+
+    make = lambda name: Problem(name, "q", "a", (), "mine")
+    keys = common.problem_keys([make("gsm-1"), make("é"), make("gsm-1")])
+    assert len(set(keys)) == 3 and all(0 <= k < 2**62 for k in keys) and keys[:2] == common.problem_keys([make("gsm-1"), make("é")])
+
+
 def test_micro_batches_cover_and_fit():
     lengths = np.random.default_rng(0).integers(1, 50, 200).tolist()
     groups = common.micro_batches(lengths, 100)
