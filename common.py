@@ -390,6 +390,8 @@ def is_finished(path: str, config, parent: dict | None = None) -> bool:
     if not changed and parent and facts["parent_id"] != parent["id"]:
         changed = f"its parent {config.ckpt} was made again"
     check(not changed, f"{path} exists and differs ({changed}); give another --out or delete it")
+    if rank() == 0:  # a kill after the result was written may have left the state behind
+        shutil.rmtree(re.sub(r"\.pt$", "", path) + ".resume", ignore_errors=True)
     print0(f"{path} is finished; nothing to do")
     return True
 

@@ -1,6 +1,6 @@
 """Evaluation: pass@k on problems, general skills by likelihood. Appends one row per task to results.jsonl.
 
-    python evaluate.py --ckpt out/toy/3.3M.rl.pt --task toy,general
+    python evaluate.py --ckpt out/toy/3.6M.rl.pt --task toy,general
     torchrun --nproc_per_node=8 evaluate.py --ckpt out/4B.pt --task gsm8k --shots 8
 
 n samples of each problem at temperature 0.6 and top_p 0.95 (the authors ran this; their paper names the temperature

@@ -23,7 +23,7 @@ import report
 
 # the checkpoints M_t that recipes start from, by preset; the earliest toy one is too early on purpose
 CHECKPOINTS = {
-    "toy": ["1.5M", "2.4M", "3.3M"],
+    "toy": ["1.5M", "2.4M", "3.6M"],
     "small": ["50M", "100M", "200M", "300M"],
     "1B": ["2B", "4B", "6B", "10B", "12B", "14B", "20B", "28B", "44B"],
     "1B-60B": ["10B", "20B", "30B", "34B", "44B", "56B"],

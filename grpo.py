@@ -1,6 +1,6 @@
 """Reinforcement learning with verifiable rewards: GRPO from any checkpoint, M_t -> M_t^RL or M_t^SFT -> M_t^SFT,RL.
 
-    python grpo.py --ckpt out/toy/3.3M.pt
+    python grpo.py --ckpt out/toy/3.6M.pt
     torchrun --nproc_per_node=8 grpo.py --ckpt out/4B.pt
 
 A step: n rollouts of every prompt, a reward for each, the advantage of each against its group, and a few clipped
@@ -62,7 +62,7 @@ class Config:
 
 PRESETS = {
     "toy": dict(
-        data="toy", steps=50, prompts=20, n=16, max_prompt=160, max_response=52, mini_batches=2, lr=2.5e-4, recompute_old=False,
+        data="toy", steps=50, prompts=24, n=16, max_prompt=160, max_response=52, mini_batches=2, lr=2.5e-4, recompute_old=False,
         slots=512, micro_tokens=8192, save_every=10, log_every=10,
     ),
     "small": dict(data="toy", steps=80, prompts=128, n=16, max_prompt=256, max_response=128, mini_batches=2, lr=1e-4, slots=2048),

@@ -1,6 +1,6 @@
 """Parallel averaging: one RL step and one SFT step from the same weights, then their average; M_t -> M_t^Parallel.
 
-    python parallel.py --ckpt out/toy/3.3M.pt
+    python parallel.py --ckpt out/toy/3.6M.pt
     torchrun --nproc_per_node=8 parallel.py --ckpt out/20B.pt
 
 The algorithm box of the paper (its figure 8) is `average_step`. Two AdamW over the same weights, each with its own
@@ -68,7 +68,7 @@ class Config:
 
 PRESETS = {
     "toy": dict(
-        data="toy", steps=50, prompts=20, n=16, max_prompt=160, max_response=52, mini_batches=2, lr=2.5e-4, sft_batch=32, sft_lr=1e-3,
+        data="toy", steps=50, prompts=24, n=16, max_prompt=160, max_response=52, mini_batches=2, lr=2.5e-4, sft_batch=32, sft_lr=1e-3,
         sft_schedule="cosine", recompute_old=False, slots=512, micro_tokens=8192, save_every=10, log_every=10,
     ),
     "small": dict(

@@ -1,6 +1,6 @@
 """Pre-training: next-token loss on rows of tokens, keeping the checkpoints M_t that everything else starts from.
 
-    python pretrain.py                                         # the toy world, to 3.3M tokens, on a laptop
+    python pretrain.py                                         # the toy world, to 3.6M tokens, on a laptop
     torchrun --nproc_per_node=8 pretrain.py --preset 1B --data web.jsonl,math.jsonl
 
 One pass over a global shuffle of rows; batch = f(seed, step). The same command goes on where it was stopped.
@@ -47,7 +47,7 @@ class Config:
 
 PRESETS = {
     "toy": dict(
-        tokenizer="toy", tokens="3.3M", keep="1.5M,2.4M,3.3M", batch=24, seq_len=80, lr=1e-2, warmup="100K", floor=0.02,
+        tokenizer="toy", tokens="3.6M", keep="1.5M,2.4M,3.6M", batch=24, seq_len=80, lr=1e-2, warmup="100K", floor=0.02,
         z_loss=0.0, save_every=250,
     ),
     "small": dict(

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: M_t -> M_t^SFT (one solution per problem) or M_t^SFT-Gold (all of them).
 
-    python sft.py --ckpt out/toy/3.3M.pt
+    python sft.py --ckpt out/toy/3.6M.pt
     torchrun --nproc_per_node=8 sft.py --ckpt out/4B.pt --solutions all --data openmath-gsm8k
 
 Next-token loss on the worked solution and its end-of-text token; the prompt is read, never learned. Both recipes take

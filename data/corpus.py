@@ -39,7 +39,7 @@ def open_corpus(source: str, folder: str, tokenizer: str, seq_len: int, n_tokens
         else:
             rows = rows_of_files(source.split(","), encoding, seq_len)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        aside = f"{path}.{os.getpid()}.tmp"
+        aside = f"{path}.{os.environ.get('RANK', 0)}.tmp"  # every rank may be writing the same
         with open(aside, "wb") as f:
             np.save(f, rows)
         os.replace(aside, path)
