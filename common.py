@@ -42,17 +42,22 @@ def launch(main, Config, presets: dict, settings: dict | None = None) -> None:
         start_processes()
         main(config)
     except (UserError, OSError) as error:
-        sys.exit(f"{script}: {error}" if rank() == 0 else 1)
+        leave(f"{script}: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"{script}: interrupted; the same command goes on from the last save")
+        leave(f"{script}: interrupted; the same command goes on from the last save")
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
+def leave(message: str) -> None:
+    """End with one line, once: every rank meets the same error."""
+    sys.exit(message if int(os.environ.get("RANK", 0)) == 0 else 1)
+
+
 class OneLineParser(argparse.ArgumentParser):
     def error(self, message):
-        sys.exit(f"{self.prog}: {message}; --help lists the flags")
+        leave(f"{self.prog}: {message}; --help lists the flags")
 
 
 def parse_flags(Config, presets: dict, settings: dict, argv: list[str]):
@@ -69,7 +74,7 @@ def parse_flags(Config, presets: dict, settings: dict, argv: list[str]):
         else:  # --n under torchrun is taken for an abbreviation of torchrun's own flags; --samples is the same flag
             names = [f"--{f.name}", *(["--samples"] if f.name == "n" else [])]
             parser.add_argument(*names, dest=f.name, type=kind, metavar=kind.__name__.upper(), **options)
-    argv = [a if not a.startswith("--") else a.split("=")[0].replace("-", "_").replace("__", "--", 1).replace("--no_", "--no-") + a[len(a.split("=")[0]) :] for a in argv]
+    argv = [one_spelling(arg) for arg in argv]
     flags, unknown = parser.parse_known_args(argv)
     if unknown:
         near = difflib.get_close_matches(unknown[0].lstrip("-").split("=")[0], fields, 1)
@@ -93,6 +98,15 @@ def parse_flags(Config, presets: dict, settings: dict, argv: list[str]):
         for key, value in dataclasses.asdict(config).items():
             print(f"  {key:<16} {value!s:<24} {origin.get(key, '')}".rstrip())
     return config
+
+
+def one_spelling(arg: str) -> str:
+    """--top-p=0.5 -> --top_p=0.5; --no_progress -> --no-progress, as argparse writes it; values stay as they are."""
+    if not arg.startswith("--"):
+        return arg
+    name, equals, value = arg[2:].partition("=")
+    name = name.replace("-", "_")
+    return "--" + (name.replace("no_", "no-", 1) if name.startswith("no_") else name) + equals + value
 
 
 def field_type(f: dataclasses.Field) -> type:

@@ -22,7 +22,7 @@ from common import check, print0
 from data import toy
 from data.benchmarks import load_general
 from data.grader import extract, grade
-from data.problems import Problem, few_shot_text, load_problems, prompt_text
+from data.problems import Problem, answer_kind, few_shot_text, load_problems, prompt_text
 from sampler import sample
 
 
@@ -31,6 +31,7 @@ class Config:
     ckpt: str  # the checkpoint to evaluate
     preset: str = "1B"  # scale; read from the checkpoint where not given
     task: str = "gsm8k"  # toy, toy-hard, gsm8k, math, general or a jsonl, several joined by commas
+    data: str = ""  # the same, under the name the training scripts use
     split: str = "test"  # of the problems
     problems: int = 0  # evaluate the first so many; 0 is all
     shots: int = 0  # worked examples before each problem; the paper: 8 for base checkpoints, 0 after training
@@ -39,7 +40,7 @@ class Config:
     temperature: float = 0.6  # 0 is greedy
     top_p: float = 0.95  # nucleus; 1 is off
     max_response: int = 1024  # new tokens
-    kind: str = "math"  # grading rules: math, or gsm8k where answers are numbers after ####
+    kind: str = ""  # grading rules, math or gsm8k; default by the problems' source, as in training
     seed: int = 0  # of the samples and of the choice of examples
     out: str = ""  # file of result rows; default results.jsonl beside the checkpoint
     show: int = 0  # print so many samples with their verdicts
@@ -93,7 +94,7 @@ def build_prompts(problems: list[Problem], config: Config, task: str) -> list[st
 
 def judge(problem: Problem, text: str, kind: str) -> tuple[bool, bool]:
     """(right, verified): verified only for toy problems, whose every written equation can be checked."""
-    right = grade(text, problem.answer, kind=kind)
+    right = grade(text, problem.answer, kind or answer_kind(problem))
     return right, right and problem.source.startswith("toy") and toy.verify(text, problem)
 
 
@@ -117,11 +118,12 @@ def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
             "place": i, "id": problems[i].id, "level": problems[i].level, "n": config.n,
             "c": sum(right for right, _ in verdicts), "verified": sum(verified for _, verified in verdicts),
             "distinct": len({text for text, (right, _) in zip(texts, verdicts) if right}),
-            "boxed": sum(extract(text, kind=config.kind) is not None for text in texts),
+            "boxed": sum(extract(text, config.kind or answer_kind(problems[i])) is not None for text in texts),
             "truncated": sum(not r.finished for r in group), "tokens": sum(len(r.tokens) for r in group),
         })  # fmt: skip
         if i < config.show:
-            print(f"\n{texts[0]}\n[extracted {extract(texts[0], kind=config.kind)}, answer {problems[i].answer}, {'right' if verdicts[0][0] else 'wrong'}]")
+            found, verdict = extract(texts[0], config.kind or answer_kind(problems[i])), "right" if verdicts[0][0] else "wrong"
+            print(f"\n{prompt_text(problems[i])}{texts[0]}\n[extracted {found}, answer {problems[i].answer}: {verdict}]")
     rows = sorted((row for share in common.gather_objects(rows) for row in share), key=lambda row: row["place"])
     samples = len(rows) * config.n
     result = {
@@ -209,13 +211,16 @@ def row_key(config: Config, task: str, facts: dict) -> dict:
 
 
 def main(config: Config) -> None:
-    if any(task != "general" for task in config.task.split(",")):
-        check(all(part.isdigit() and 1 <= int(part) <= config.n for part in config.k.split(",")), f"--k {config.k}: numbers from 1 to --n {config.n}, joined by commas")
+    tasks = (config.data or config.task).split(",")
+    check(config.kind in ("", "math", "gsm8k"), f"--kind {config.kind}: choose math or gsm8k")
+    if any(task != "general" for task in tasks):
+        possible = all(part.isdigit() and 1 <= int(part) <= config.n for part in config.k.split(","))
+        check(possible, f"--k {config.k}: numbers from 1 to --n {config.n}, joined by commas")
     model, facts = common.open_parent(config)
     encoding = common.open_tokenizer(facts, model)
     out = config.out or os.path.join(os.path.dirname(config.ckpt), "results.jsonl")
     name = os.path.basename(config.ckpt).removesuffix(".pt")
-    for task in config.task.split(","):
+    for task in tasks:
         key = row_key(config, task, facts)
         if not config.again and any(key.items() <= row["key"].items() for row in common.read_rows(out)):
             print0(f"{task}: {name} is in {out} already; nothing to do (--again repeats it)")

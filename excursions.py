@@ -130,12 +130,13 @@ def run(tasks: list[Task], args, lock) -> list[Task]:
                 del running[process]
                 log.close()
                 finished = total - len(waiting) - len(running)
-                took = f"[{finished}/{total}, {time.time() - started:4.0f} s] {os.path.basename(task.folder)} {task.name}: {time.time() - since:.0f} s"
+                so_far, took = time.time() - started, time.time() - since
+                said = f"[{finished}/{total}, {so_far:4.0f} s] {os.path.basename(task.folder)} {task.name}: {took:.0f} s"
                 if process.returncode:
                     failed.append(task)
-                    print(f"{took}, FAILED; the end of {log.name}: {last_line(log.name)}", flush=True)
+                    print(f"{said}, FAILED; the end of {log.name}: {last_line(log.name)}", flush=True)
                 else:
-                    print(f"{took}  {last_line(log.name)}", flush=True)
+                    print(f"{said}  {last_line(log.name)}", flush=True)
             while len(running) < args.workers and (task := next((t for t in waiting if t.ready()), None)):
                 waiting.remove(task)
                 log = open(os.path.join(logs, f"{os.path.basename(task.folder)}.{task.name}.txt".replace(" ", ".")), "w")
@@ -202,7 +203,8 @@ def main(argv: list[str]) -> None:
     tasks = sorted((t for ts in by_seed for t in ts), key=lambda t: t.name != "pretrain")  # every pre-training first
     if args.dry_run:
         for task in tasks:
-            print(" ".join(["python" if task.command[0] == sys.executable else task.command[0], *task.command[1:]]), "   # done" if task.done() else "")
+            start = "python" if task.command[0] == sys.executable else task.command[0]
+            print(" ".join([start, *task.command[1:]]) + ("   # done" if task.done() else ""))
         return
     lock = claim(args.out)
     same_commands(tasks, args)

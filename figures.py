@@ -16,7 +16,7 @@ import sys
 import numpy as np
 
 from report import (
-    GENERAL, PAPER, PAPER_PATHS, PAPER_REWARD, PASSES, RECIPES, WRITTEN, Estimate, Study, by_band, by_level, findings, read_rows, task_section,
+    GENERAL, PAPER, PAPER_PATHS, PAPER_REWARD, PASSES, WRITTEN, Estimate, Study, by_band, by_level, findings, read_rows, task_section,
     tokens_of,
 )  # fmt: skip
 

@@ -20,7 +20,7 @@ import torch
 import common
 from common import check, print0
 from data.grader import extract, reward
-from data.problems import Problem, load_problems, prompt_text
+from data.problems import Problem, answer_kind, load_problems, prompt_text
 from sampler import Rollout, sample
 
 
@@ -112,7 +112,7 @@ def score(groups: Groups, encoding, config: Config) -> None:
     eos = encoding.eot_token
     groups.texts = [[encoding.decode([t for t in r.tokens if t != eos]) for r in group] for group in groups.rollouts]
     rewards = [
-        [reward(text, problem.answer, kind="math", format_score=config.format_score) for text in texts]
+        [reward(text, problem.answer, answer_kind(problem), config.format_score) for text in texts]
         for problem, texts in zip(groups.problems, groups.texts)
     ]
     groups.rewards = torch.tensor(rewards).view(-1, config.n)
@@ -258,13 +258,13 @@ def rollout_metrics(groups: Groups, config: Config) -> dict:
     """What the step's rollouts were like, over all ranks and before any update. Shares lie between 0 and 1."""
     right = groups.rewards == 1 if groups.problems else torch.zeros(0, config.n, dtype=torch.bool)
     rollouts = [r for group in groups.rollouts for r in group]
-    boxed = sum(extract(text, kind="math") is not None for texts in groups.texts or [] for text in texts)
+    answered = [extract(text, answer_kind(p)) is not None for p, texts in zip(groups.problems, groups.texts or []) for text in texts]
     sums = common.all_sum(
         len(rollouts),
         len(right),
-        float(groups.rewards.sum()) if groups.problems else 0.0,
+        float(groups.rewards.double().sum()) if groups.problems else 0.0,
         int(right.sum()),
-        boxed,
+        sum(answered),
         int(right.any(1).sum()),
         int(right.all(1).sum()),
         int((groups.advantages != 0).any(1).sum()) if groups.problems else 0,
@@ -272,11 +272,11 @@ def rollout_metrics(groups: Groups, config: Config) -> dict:
         sum(not r.finished for r in rollouts),
         -sum(sum(r.logprobs) for r in rollouts),
     )
-    n_rollouts, n_groups, rewards, n_right, boxed, any_right, all_right, mixed, tokens, cut, surprise = sums
+    n_rollouts, n_groups, rewards, n_right, n_answered, any_right, all_right, mixed, tokens, cut, surprise = sums
     return {
         "reward": rewards / n_rollouts,
         "accuracy": n_right / n_rollouts,
-        "format": boxed / n_rollouts,  # share with an answer in a box
+        "format": n_answered / n_rollouts,  # share that commits to an answer: a box
         "pass@n": any_right / n_groups,  # groups with a right answer
         "all_right": all_right / n_groups,
         "mixed": mixed / n_groups,  # groups whose rewards differ: the only ones to learn from
@@ -290,7 +290,7 @@ def rollout_metrics(groups: Groups, config: Config) -> dict:
 def show_samples(groups: Groups, k: int = 2) -> list[dict]:
     """A few decoded rollouts with their verdicts, for the log."""
     return [
-        {"question": p.question, "answer": p.answer, "response": t[0], "extracted": extract(t[0], kind="math"), "reward": float(r[0])}
+        {"question": p.question, "answer": p.answer, "response": t[0], "extracted": extract(t[0], answer_kind(p)), "reward": float(r[0])}
         for p, t, r in list(zip(groups.problems, groups.texts or [], groups.rewards if groups.rewards is not None else []))[:k]
     ]
 
@@ -317,9 +317,9 @@ def main(config: Config) -> None:
     model, parent = common.open_parent(config)
     if common.is_finished(out, config, parent):
         return
+    common.check_length(model, config.max_prompt + config.max_response)
     encoding = common.open_tokenizer(parent, model)
     problems = load_prompts(config, encoding)
-    common.check_length(model, config.max_prompt + config.max_response)
     reference = common.open_parent(config)[0].requires_grad_(False) if config.kl else None
     optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
     print0(

@@ -117,10 +117,10 @@ def main(config: Config) -> None:
     model, parent = common.open_parent(config)
     if common.is_finished(out, config, parent):
         return
+    common.check_length(model, config.max_prompt + config.max_response)
     encoding = common.open_tokenizer(parent, model)
     problems = load_prompts(config, encoding)
     data = load_examples(config, encoding)
-    common.check_length(model, config.max_prompt + config.max_response)
     reference = common.open_parent(config)[0].requires_grad_(False) if config.kl else None
     rl_optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
     sft_optimizer = common.adamw(model, config.sft_lr, (0.9, config.beta2), config.weight_decay)

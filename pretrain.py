@@ -19,7 +19,7 @@ from common import check, print0
 from data.corpus import open_corpus
 from data.tokenizer import get_tokenizer
 from model import PRESETS as MODELS
-from model import Transformer, read_facts, save_checkpoint
+from model import Transformer, save_checkpoint
 
 
 @dataclass(frozen=True)

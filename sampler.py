@@ -105,6 +105,8 @@ def check_lengths(model: Transformer, prompts: list[list[int]], max_new_tokens) 
     """Refuse at once what would end in nonsense later."""
     if not prompts or not all(prompts):
         raise ValueError("sample() needs prompts, each of at least one token")
+    if int(torch.as_tensor(max_new_tokens).min()) < 1:
+        raise ValueError("max_new_tokens must be 1 or more for every rollout")
     longest = max(map(len, prompts)) + int(torch.as_tensor(max_new_tokens).max())
     if longest > model.config.max_seq_len:
         raise ValueError(f"a prompt and its response may reach {longest} tokens, the model's limit is {model.config.max_seq_len}")

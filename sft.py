@@ -12,7 +12,6 @@ code did; `controlled` takes the mean over the step's tokens, shuffles, and is t
 import time
 from dataclasses import dataclass
 
-import torch
 
 import common
 from common import check, print0
@@ -113,8 +112,8 @@ def main(config: Config) -> None:
     model, parent = common.open_parent(config)
     if common.is_finished(out, config, parent):
         return
-    data = load_examples(config, common.open_tokenizer(parent, model))
     common.check_length(model, config.max_prompt + config.max_response)
+    data = load_examples(config, common.open_tokenizer(parent, model))
     optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
     print0(f"{config.steps} steps of {config.batch} solutions = {config.steps * config.batch / len(data):.1f} passes")
     resume = common.Resume(out, config, model, optimizer)

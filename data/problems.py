@@ -43,6 +43,11 @@ def few_shot_text(problem: Problem, shots: list[Problem]) -> str:
     return "".join(f"{prompt_text(shot)}{shot.solutions[0]}\n\n" for shot in shots) + prompt_text(problem)
 
 
+def answer_kind(problem: Problem) -> str:
+    """Which of the grader's rules fit: `gsm8k` (numbers, in a box or after ####) or `math` (anything, in a box)."""
+    return "gsm8k" if "gsm8k" in problem.source else "math"
+
+
 def load_problems(name: str, split: str = "train") -> list[Problem]:
     """The problems of a named set (NAMES) or of a jsonl file; a file is one split, so `split` is ignored for it."""
     if name in ("toy", "toy-hard"):

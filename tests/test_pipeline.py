@@ -76,7 +76,7 @@ def test_a_finished_run_does_nothing(base):
     assert "is finished; nothing to do" in run("grpo.py", "--ckpt", base / "400K.pt", *RL)
     assert "is finished; nothing to do" in run("pretrain.py", "--out", base, *PRETRAIN)
     assert (base / "400K.rl.pt").stat().st_mtime_ns == before
-    assert "lr was 0.0005 and is now 0.1" in run("grpo.py", "--ckpt", base / "400K.pt", *RL, "--lr", "0.1", ok=False)
+    assert "lr was 0.00025 and is now 0.1" in run("grpo.py", "--ckpt", base / "400K.pt", *RL, "--lr", "0.1", ok=False)
 
 
 def test_log_has_one_line_per_step_with_the_rollouts_own_numbers(base):
@@ -163,13 +163,13 @@ def test_gsm8k_files_run_through_every_stage(base, tmp_path):
     assert "7473 problems" in said and "prompt tokens left out" in said and "solutions cut at 200 tokens" in said
     run("grpo.py", *sizes, *rl, "--out", tmp_path / "rl.pt")
     run("parallel.py", *sizes, *rl, "--sft_batch", "4", "--out", tmp_path / "parallel.pt")
-    run("evaluate.py", "--ckpt", tmp_path / "rl.pt", "--task", test, "--problems", "50", "--n", "2", "--k", "1,2", "--max_response", "16", "--kind", "gsm8k")
+    run("evaluate.py", "--ckpt", tmp_path / "rl.pt", "--data", test, "--problems", "50", "--n", "2", "--k", "1,2", "--max_response", "16")
     (row,) = common.read_rows(str(tmp_path / "results.jsonl"))
     assert len(row["problems"]) == 50 and all(n == 2 for _, _, n, _, _ in row["problems"])
 
 
 def one_line(said, *parts):
-    lines = [line for line in said.strip().splitlines() if not line.startswith(("  ", "1 process"))]
+    lines = [line for line in said.splitlines() if line and not line.startswith(("  ", "1 process"))]
     assert len(lines) == 1 and all(part in lines[0] for part in parts) and "Traceback" not in said, said
 
 
@@ -178,15 +178,15 @@ def test_wrong_input_is_one_clear_line(base, tmp_path):
     empty.write_text("")
     wordless.write_text('{"question": "1 + 1 ?", "answer": "2"}\n')
     broken.write_bytes(ckpt.read_bytes()[:5000])
-    one_line(run("grpo.py", "--ckpt", ckpt, "--rollouts", "3", ok=False), "unknown flag --rollouts")
+    one_line(run("grpo.py", "--ckpt", ckpt, "--out", tmp_path / "no.pt", "--rollouts", "3", ok=False), "unknown flag --rollouts")
     one_line(run("grpo.py", "--ckpt", tmp_path / "4B.pt", ok=False), "4B.pt is missing")
     one_line(run("grpo.py", "--ckpt", base / "6K.pt", ok=False), "6K.pt is missing", "there are 200K.pt")
     one_line(run("grpo.py", "--ckpt", broken, ok=False), "broken.pt is damaged")
-    one_line(run("grpo.py", "--ckpt", ckpt, "--data", empty, ok=False), "empty.jsonl is empty")
-    one_line(run("sft.py", "--ckpt", ckpt, "--data", wordless, ok=False), "no worked solutions")
-    one_line(run("grpo.py", "--ckpt", ckpt, "--n", "1", ok=False), "--n 1: a group needs at least 2")
-    one_line(run("grpo.py", "--ckpt", ckpt, "--max_response", "4000", ok=False), "the model's limit is 2048")
-    one_line(run("parallel.py", "--ckpt", ckpt, "--weight", "2", ok=False), "--weight 2.0 must lie between 0")
+    one_line(run("grpo.py", "--ckpt", ckpt, "--out", tmp_path / "no.pt", "--data", empty, ok=False), "empty.jsonl is empty")
+    one_line(run("sft.py", "--ckpt", ckpt, "--out", tmp_path / "no.pt", "--data", wordless, ok=False), "no worked solutions")
+    one_line(run("grpo.py", "--ckpt", ckpt, "--out", tmp_path / "no.pt", "--n", "1", ok=False), "--n 1: a group needs at least 2")
+    one_line(run("grpo.py", "--ckpt", ckpt, "--out", tmp_path / "no.pt", "--max_response", "4000", ok=False), "the model's limit is 2048")
+    one_line(run("parallel.py", "--ckpt", ckpt, "--out", tmp_path / "no.pt", "--weight", "2", ok=False), "--weight 2.0 must lie between 0")
     one_line(run("evaluate.py", "--ckpt", ckpt, "--task", "gsm9k", ok=False), "unknown problem set 'gsm9k'")
     one_line(run("pretrain.py", "--out", tmp_path, "--keep", "4B", ok=False), "--keep 4B must lie within --tokens")
     one_line(run("pretrain.py", "--out", tmp_path, "--data", tmp_path / "no.txt", ok=False), "no.txt is missing")

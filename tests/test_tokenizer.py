@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data import UserError, toy
+from data import UserError, benchmarks, toy
 from data.problems import few_shot_text, prompt_text
 from data.tokenizer import DOLMA2_ADDED, byte_of_char, get_tokenizer, pad_token
 
@@ -22,8 +22,8 @@ def toy_texts():
         for problem in [p for split in toy.SPLITS for p in toy.problems(split, family)]:
             yield from (prompt_text(problem), *problem.solutions)
     yield from (text for _, text in itertools.islice(toy.documents(0), 5_000))
-    yield from toy.heldout(100)
-    yield from (item.context + choice for item in toy.skills(50) for choice in item.choices)
+    yield from benchmarks.heldout(100)
+    yield from (item.context + choice for item in benchmarks.skills(50) for choice in item.choices)
 
 
 def test_toy_text_needs_no_bytes():

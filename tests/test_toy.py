@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data import UserError, toy
+from data import UserError, benchmarks, toy
 from data.problems import question_id
 from data.tokenizer import get_tokenizer
 
@@ -50,7 +50,7 @@ def test_same_seed_same_bytes():
     assert first_documents(500) == first_documents(500)
     assert first_documents(50) != first_documents(50, seed=1)
     assert toy.problems("test", "toy", n=20) == toy.problems("test", "toy", n=20)
-    assert toy.skills(5) == toy.skills(5) and toy.heldout(5) == toy.heldout(5)
+    assert benchmarks.skills(5) == benchmarks.skills(5) and benchmarks.heldout(5) == benchmarks.heldout(5)
 
 
 def test_problem_sets_never_change():
@@ -74,8 +74,8 @@ def test_documents_hold_no_test_content(texts):
 
 
 def test_heldout_texts_are_never_documents(texts):
-    assert not {text for _, text in texts} & set(toy.heldout(200))
-    stories = {item.context + item.choices[0] for item in toy.skills(100) if item.skill == "last word"}
+    assert not {text for _, text in texts} & set(benchmarks.heldout(200))
+    stories = {item.context + item.choices[0] for item in benchmarks.skills(100) if item.skill == "last word"}
     assert len(stories) == 100 and not {text for _, text in texts} & stories
 
 
@@ -191,7 +191,7 @@ def test_verify_is_bounded():
 
 
 def test_skills():
-    items = toy.skills(100)
+    items = benchmarks.skills(100)
     assert Counter(item.skill for item in items) == dict.fromkeys(["last word", "next event", "fact", "two hops", "tool use", "inheritance"], 100)
     n_choices = {"last word": 1, "tool use": 2}
     for item in items:
@@ -201,6 +201,6 @@ def test_skills():
 
 
 def test_last_word_is_in_the_story():
-    for item in toy.skills(50):
+    for item in benchmarks.skills(50):
         if item.skill == "last word":
             assert item.choices[0] in item.context
