@@ -101,7 +101,8 @@ def judge(problem: Problem, text: str, kind: str) -> tuple[bool, bool]:
 def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
     """Sample, grade and count; this rank's share of the problems, then everybody's."""
     problems = load_problems(task, config.split)[: config.problems or None]
-    prompts = [encoding.encode_ordinary(text) for text in build_prompts(problems, config, task)]
+    asked = build_prompts(problems, config, task)
+    prompts = [encoding.encode_ordinary(text) for text in asked]
     common.check_length(model, max(map(len, prompts)) + config.max_response, "the longest prompt + --max_response")
     mine = range(common.rank(), len(problems), common.world())
     keys = common.problem_keys(problems)
@@ -123,7 +124,7 @@ def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
         })  # fmt: skip
         if i < config.show:
             found, verdict = extract(texts[0], config.kind or answer_kind(problems[i])), "right" if verdicts[0][0] else "wrong"
-            print(f"\n{prompt_text(problems[i])}{texts[0]}\n[extracted {found}, answer {problems[i].answer}: {verdict}]")
+            print(f"\n{asked[i]}{texts[0]}\n[extracted {found}, answer {problems[i].answer}: {verdict}]")
     rows = sorted((row for share in common.gather_objects(rows) for row in share), key=lambda row: row["place"])
     samples = len(rows) * config.n
     result = {
