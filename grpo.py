@@ -115,7 +115,7 @@ def score(groups: Groups, encoding, config: Config) -> None:
         [reward(text, problem.answer, answer_kind(problem), config.format_score) for text in texts]
         for problem, texts in zip(groups.problems, groups.texts)
     ]
-    groups.rewards = torch.tensor(rewards).view(-1, config.n)
+    groups.rewards = torch.tensor(rewards).view(len(groups.problems), config.n)  # a rank may have none
 
 
 def group_advantages(rewards: torch.Tensor, normalize: str = "std") -> torch.Tensor:
