@@ -83,6 +83,9 @@ def parse_flags(Config, presets: dict, settings: dict, argv: list[str]):
     for f in fields.values():
         if f.default is dataclasses.MISSING and f.name not in flags:
             parser.error(f"--{f.name} is needed: {comments.get(f.name, '')}")
+        least = 1 if isinstance(f.default, int) and f.default > 0 else 0  # a size that defaults to 0 means "all" or "none"
+        if field_type(f) is int and f.name != "seed" and flags.get(f.name, least) < least:
+            parser.error(f"--{f.name} {flags[f.name]} must be {least} or more")
     preset = flags.get("preset") or (read_facts(flags["ckpt"])["preset"] if "ckpt" in flags else fields["preset"].default)
     setting = flags.get("setting") or (fields["setting"].default if "setting" in fields else None)
     for what, name, table in (("preset", preset, presets), ("setting", setting, settings)):
@@ -305,6 +308,10 @@ def adamw(model: torch.nn.Module, lr: float, betas: tuple[float, float], weight_
 def set_lr(optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def check_schedule(kind: str) -> None:
+    check(kind in ("constant", "cosine"), f"schedule {kind}: choose constant or cosine")
 
 
 def schedule(kind: str, step: int, steps: int, warmup: int = 0, floor: float = 0.0) -> float:

@@ -214,6 +214,7 @@ def row_key(config: Config, task: str, facts: dict) -> dict:
 def main(config: Config) -> None:
     tasks = (config.data or config.task).split(",")
     check(config.kind in ("", "math", "gsm8k"), f"--kind {config.kind}: choose math or gsm8k")
+    check(config.temperature >= 0 and 0 < config.top_p <= 1, f"--temperature {config.temperature} --top_p {config.top_p}: at least 0, and above 0 up to 1")
     if any(task != "general" for task in tasks):
         possible = all(part.isdigit() and 1 <= int(part) <= config.n for part in config.k.split(","))
         check(possible, f"--k {config.k}: numbers from 1 to --n {config.n}, joined by commas")

@@ -113,6 +113,9 @@ def average_step(model, rl_optimizer, sft_optimizer, rl_backward, sft_backward, 
 def main(config: Config) -> None:
     check_config(config)
     check(0 <= config.weight <= 1, f"--weight {config.weight} must lie between 0 (SFT) and 1 (RL)")
+    check(config.solutions in ("one", "all"), f"--solutions {config.solutions}: choose one or all")
+    check(config.loss in ("mean", "sum"), f"--loss {config.loss}: choose mean or sum")
+    common.check_schedule(config.sft_schedule)
     out = common.output_path(config, "parallel")
     model, parent = common.open_parent(config)
     if common.is_finished(out, config, parent):

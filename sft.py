@@ -107,6 +107,7 @@ def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "me
 def main(config: Config) -> None:
     check(config.solutions in ("one", "all"), f"--solutions {config.solutions}: choose one or all")
     check(config.loss in ("mean", "sum"), f"--loss {config.loss}: choose mean or sum")
+    common.check_schedule(config.schedule)
     recipe = "sft" if config.solutions == "one" else "sft-gold"
     out = common.output_path(config, recipe)
     model, parent = common.open_parent(config)

@@ -46,6 +46,7 @@ def test_flags_override_settings_override_presets_override_defaults(capsys):
         (["--preset", "huge"], "unknown preset huge; there are toy, big"),
         (["--setting", "x"], "unknown setting x; there are plain, odd"),
         (["3"], "unknown flag 3"),
+        (["--steps", "0"], "--steps 0 must be 1 or more"),
     ],
 )
 def test_a_wrong_flag_is_one_line(argv, message):
