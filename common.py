@@ -119,6 +119,15 @@ def field_type(f: dataclasses.Field) -> type:
     return f.type
 
 
+def count(text: str) -> int:
+    """'4B', '250K', '1.2M' or '1000' -> tokens."""
+    scale = {"K": 1e3, "M": 1e6, "B": 1e9}.get(text[-1:].upper(), 1)
+    try:
+        return round(float(text if scale == 1 else text[:-1]) * scale)
+    except ValueError:
+        raise UserError(f"{text!r} is not a token count; write 250K, 1.2M or 4B") from None
+
+
 def check(condition: bool, message: str) -> None:
     """Refuse what cannot work before work starts."""
     if not condition:
@@ -279,7 +288,7 @@ def pack(prompts: list[list[int]], responses: list[list[int]], prompt_of: list[i
         ends = np.cumsum(lengths)
         starts = [end - len(r) for end, r in zip(ends[len(prompts) :], responses)]
         before = [ends[p] - 1 for p in prompt_of]
-    predict = np.concatenate([[last, *range(start, start + len(r) - 1)] for last, start, r in zip(before, starts, responses)])
+    predict = np.concatenate([[last, *range(start, start + len(r) - 1)][: len(r)] for last, start, r in zip(before, starts, responses)])
     targets = [t for r in responses for t in r]
     sequence = np.repeat(np.arange(len(responses)), [len(r) for r in responses])
     tensors = (torch.as_tensor(x, dtype=torch.int64).to(device()) for x in (tokens, predict, targets, sequence))
@@ -342,7 +351,16 @@ def output_path(config, recipe: str) -> str:
 def open_parent(config):
     """The checkpoint a recipe starts from, on this rank's device -> (model, facts)."""
     model, facts = load_checkpoint(config.ckpt)
-    return model.to(device()), facts
+    return model.to(device()), {**facts, "tokenizer": tokenizer_of(facts, config.ckpt)}
+
+
+def tokenizer_of(facts: dict, ckpt: str) -> str:
+    """The name of a checkpoint's tokenizer; a tokenizer.json that has moved is looked for beside the checkpoint."""
+    name = facts["tokenizer"]
+    beside = os.path.join(os.path.dirname(ckpt), os.path.basename(name))
+    found = name in ("toy", "dolma2") or os.path.isfile(name)
+    check(found or os.path.isfile(beside), f"the tokenizer {name} of {ckpt} is missing; put it beside the checkpoint")
+    return name if found else beside
 
 
 def lineage(parent: dict, recipe: str) -> str:

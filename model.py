@@ -80,9 +80,13 @@ class RMSNorm(nn.Module):
 
 
 def rope_angles(positions: torch.Tensor, config: ModelConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """positions (N,) -> cos and signed sin (N, 1, head_dim), fp32. Pair i turns by position * theta^(-2i / head_dim)."""
+    """positions (N,) -> cos and signed sin (N, 1, head_dim), fp32. Pair i turns by position * theta^(-2i / head_dim).
+
+    Rounded as OLMo2's: dividing the position instead moves logits by 1e-4 at position 4,000.
+    """
     even = torch.arange(0, config.head_dim, 2, device=positions.device, dtype=torch.float32)  # (head_dim / 2,)
-    angles = positions[:, None].float() / config.rope_theta ** (even / config.head_dim)  # (N, head_dim / 2)
+    frequency = 1.0 / config.rope_theta ** (even / config.head_dim)  # (head_dim / 2,) radians per position
+    angles = positions[:, None].float() * frequency  # (N, head_dim / 2)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
 
@@ -332,11 +336,16 @@ def save_checkpoint(path: str, model: Transformer, facts: dict) -> None:
 def write_aside(path: str, content: dict) -> None:
     """torch.save to `path`.tmp, synced to disk, then renamed over `path`."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with open(path + ".tmp", "wb") as f:
-        torch.save(content, f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(path + ".tmp", path)
+    try:
+        with open(path + ".tmp", "wb") as f:
+            torch.save(content, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(path + ".tmp", path)
+    except BaseException:
+        if os.path.exists(path + ".tmp"):
+            os.remove(path + ".tmp")  # a full disk or Ctrl-C leaves nothing behind
+        raise
 
 
 def read_file(path: str, mmap: bool = False) -> dict:

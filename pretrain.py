@@ -59,15 +59,6 @@ PRESETS = {
 }  # fmt: skip
 
 
-def count(text: str) -> int:
-    """'4B', '250K', '1.2M' or '1000' -> tokens."""
-    scale = {"K": 1e3, "M": 1e6, "B": 1e9}.get(text[-1:].upper(), 1)
-    try:
-        return round(float(text if scale == 1 else text[:-1]) * scale)
-    except ValueError:
-        raise common.UserError(f"{text!r} is not a token count; write 250K, 1.2M or 4B") from None
-
-
 def new_model(config: Config) -> Transformer:
     """A fresh model of the preset's size; where the preset leaves the vocabulary open, the tokenizer decides it."""
     shape = MODELS[config.preset]
@@ -93,12 +84,12 @@ def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
 
 def main(config: Config) -> None:
     folder = config.out or os.path.join("out", config.preset)
-    keep = {name: count(name) for name in config.keep.split(",")}
+    keep = {name: common.count(name) for name in config.keep.split(",")}
     tokens_per_step = config.batch * config.seq_len
-    steps = -(-count(config.tokens) // tokens_per_step)
+    steps = -(-common.count(config.tokens) // tokens_per_step)
     keep_at = {-(-t // tokens_per_step): name for name, t in keep.items()}  # the first step with at least so many tokens
     last = os.path.join(folder, keep_at[max(keep_at)] + ".pt")
-    check(0 not in keep_at and max(keep.values()) <= count(config.tokens), f"--keep {config.keep} must lie within --tokens {config.tokens}, at a step or more")
+    check(0 not in keep_at and max(keep.values()) <= common.count(config.tokens), f"--keep {config.keep} must lie within --tokens {config.tokens}, at a step or more")
     if common.is_finished(last, config):
         return
     model = new_model(config)
@@ -114,7 +105,7 @@ def main(config: Config) -> None:
     log = common.Log(os.path.join(folder, "pretrain"), start)
     clock, clock_step = time.time(), start
     for step in range(start, steps):
-        rate = config.lr * common.schedule("cosine", step, steps, count(config.warmup) // tokens_per_step, config.floor)
+        rate = config.lr * common.schedule("cosine", step, steps, common.count(config.warmup) // tokens_per_step, config.floor)
         common.set_lr(optimizer, rate)
         rows = common.batch_indices(len(corpus), config.batch, step, config.seed, "pretrain")[common.rank() :: common.world()]
         n_targets = config.batch * (config.seq_len - 1)  # of the step, all ranks: the one denominator

@@ -1,6 +1,7 @@
 """Tests run from the repository's root on small models; fp32, one thread, no network."""
 
 import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -39,3 +40,14 @@ def toy_model():
     from data.tokenizer import get_tokenizer
 
     return tiny(get_tokenizer("toy").n_vocab)
+
+
+def command(script, *args, ranks=1):
+    start = [sys.executable] if ranks == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    return [*start, script, *map(str, args)]
+
+
+def run(script, *args, ranks=1, ok=True):
+    done = subprocess.run(command(script, *args, ranks=ranks), cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert (done.returncode == 0) == ok, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr

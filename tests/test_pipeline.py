@@ -4,12 +4,11 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, command, run
 
 import common
 import model as M
@@ -20,17 +19,6 @@ SHORT = ["--tokens", "60K", "--keep", "30K,60K", "--warmup", "6K", "--save_every
 SFT = ["--steps", "20", "--batch", "8", "--save_every", "2"]
 RL = ["--steps", "4", "--prompts", "6", "--samples", "8", "--max_response", "44", "--save_every", "1", "--normalize", "std", "--format_score", "0.1"]
 PARALLEL = [*RL, "--sft_batch", "8"]
-
-
-def command(script, *args, ranks=1):
-    start = [sys.executable] if ranks == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    return [*start, script, *map(str, args)]
-
-
-def run(script, *args, ranks=1, ok=True):
-    done = subprocess.run(command(script, *args, ranks=ranks), cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert (done.returncode == 0) == ok, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
 
 
 def weights(path):

@@ -1,5 +1,8 @@
 """Toy words are whole tokens, nothing is lost, and a tokenizer.json gives the ids its vocabulary says."""
 
+import base64
+import gzip
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -8,7 +11,7 @@ import pytest
 
 from data import UserError, benchmarks, toy
 from data.problems import few_shot_text, prompt_text
-from data.tokenizer import DOLMA2_ADDED, byte_of_char, get_tokenizer, pad_token
+from data.tokenizer import DOLMA2_ADDED, byte_of_char, get_tokenizer, pad_token, to_json
 
 DOLMA2 = Path(__file__).parents[2] / "shared/data/tokenizer/allenai_dolma2.json"
 needs_dolma2 = pytest.mark.skipif(not DOLMA2.exists(), reason=f"{DOLMA2} is not here")
@@ -86,6 +89,78 @@ def test_dolma2_json():
     assert get_tokenizer(str(DOLMA2)) is enc  # built once
 
 
+def shared_files():
+    folder = DOLMA2.parents[1]
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p != DOLMA2) if folder.exists() else []
+
+
+def texts_of(path: Path):
+    """The documents of a file: every string in its JSON lines, once, or the whole text."""
+    content = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+    if ".json" not in path.suffixes and ".jsonl" not in path.suffixes:
+        return {content}
+    strings = lambda value: [value] if isinstance(value, str) else [s for v in (value.values() if isinstance(value, dict) else value) for s in strings(v)] if isinstance(value, (dict, list)) else []
+    lines = [content] if path.name.endswith("config.json") else content.splitlines()
+    return {s for line in lines for s in strings(json.loads(line))}
+
+
+MORE = [
+    r"Let $f(x)=\begin{cases}x^2 & \text{if } x\le 0\\ \frac{1}{2} & \text{else}\end{cases}$. Then $\boxed{\left(\tfrac{3}{4},\infty\right)}$",
+    "👩‍👩‍👧‍👦🏳️‍🌈 e\u0301 ñ \u200b\u2028\u2029 ß ŉ İ ı", "我们把 12345678 个苹果分给三个人，每人得到多少？\u3000（提示：余数）", "नमस्ते दुनिया مرحبا بالعالم שלום",
+    "".join(map(chr, range(0x20))) + "\x7f\x80\x9f\xa0", "don't DON'T I'LL we'Ve it'S x'm y'D 'tis ''s", "a\n\n\nb  \n  c\t\t\n\r\n \r d   ", " " * 97 + "x" + "\n" * 33,
+    "<|endoftext|><|endoftext|> <|pad|>a<|im_start|>user|||EMAIL_ADDRESS|||b<|extra_id_10|><|extra_id_0|>", "<|endoftex", "1" * 1000, "a" * 3000, "ab" * 2000 + "!?" * 500, "\U0010ffff\ue000\ufffd",
+]  # fmt: skip
+
+
+@needs_dolma2
+def test_dolma2_is_what_the_tokenizers_library_says():
+    """Ids equal and bytes come back, on tricky strings; both sides read added tokens that stand in the text."""
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install -r tests/requirements.txt")
+    theirs, ours = tokenizers.Tokenizer.from_file(str(DOLMA2)), get_tokenizer(str(DOLMA2))
+    for text in [*TRICKY, *MORE]:
+        ids = ours.encode(text, allowed_special="all")
+        assert ids == theirs.encode(text).ids, repr(text)[:100]
+        assert ours.decode_bytes(ids) == text.encode() == ours.decode_bytes(ours.encode_ordinary(text))
+        assert max(ours.encode_ordinary(text), default=0) < 100_256  # no added token, whatever the letters say
+
+
+@pytest.mark.parametrize("path", shared_files() or [pytest.param(None, marks=pytest.mark.skip(reason=f"{DOLMA2.parents[1]} is not here"))], ids=lambda p: p and p.name)
+def test_dolma2_on_every_file_of_real_text(path):
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install -r tests/requirements.txt")
+    theirs, ours = tokenizers.Tokenizer.from_file(str(DOLMA2)), get_tokenizer(str(DOLMA2))
+    texts = sorted(texts_of(path))
+    mine = [ours.encode(text, allowed_special="all") for text in texts]
+    for text, ids, encoded in zip(texts, mine, theirs.encode_batch_fast(texts), strict=True):
+        assert ids == encoded.ids, repr(text)[:100]
+        assert ours.decode_bytes(ids) == text.encode()
+
+
+@needs_dolma2
+def test_dolma2_by_name_through_tiktokens_own_cache(tmp_path, monkeypatch):
+    """What a machine with network gets: cl100k's rank file, which OLMo 2 left unchanged, read and verified by tiktoken."""
+    vocab, to_byte = json.loads(DOLMA2.read_text())["model"]["vocab"], byte_of_char()
+    lines = [base64.b64encode(bytes(to_byte[c] for c in token)) + b" %d\n" % i for token, i in vocab.items() if i < 100_256]
+    url = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
+    (tmp_path / hashlib.sha1(url.encode()).hexdigest()).write_bytes(b"".join(sorted(lines, key=lambda line: int(line.split()[1]))))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
+    get_tokenizer.cache_clear()
+    named, read = get_tokenizer("dolma2"), get_tokenizer(str(DOLMA2))
+    assert (named.n_vocab, named.eot_token, pad_token(named)) == (100_278, 100_257, 100_277)
+    assert named._special_tokens == read._special_tokens and named._mergeable_ranks == read._mergeable_ranks
+    for text in [*TRICKY, *MORE]:
+        assert named.encode_ordinary(text) == read.encode_ordinary(text)
+    get_tokenizer.cache_clear()
+
+
+@needs_dolma2
+def test_to_json_writes_the_file_it_was_read_from():
+    written, read = to_json(get_tokenizer(str(DOLMA2))), json.loads(DOLMA2.read_text())
+    assert written["model"]["merges"] == read["model"]["merges"]  # 100,000 merges, recovered from the ranks alone
+    assert written["added_tokens"] == read["added_tokens"] and written["pre_tokenizer"] == read["pre_tokenizer"]
+    assert written["model"]["vocab"].items() <= read["model"]["vocab"].items()
+
+
 def test_dolma2_without_network(monkeypatch):
     import tiktoken
 
@@ -109,20 +184,62 @@ def test_errors(tmp_path):
         get_tokenizer(str(bad))
 
 
-def tiny_json(path, added=("<|endoftext|>", "<|pad|>"), vocab=("a", "b", "c", "ab", "abc"), merges=("a b", "ab c")):
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+WORDS = {"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "\\S+|\\s+"}, "behavior": "Isolated", "invert": False}, BYTE_LEVEL]}
+
+
+def tiny_json(path, added=("<|endoftext|>", "<|pad|>"), merges=("a b", "ab c"), n_bytes=256, pre_tokenizer=WORDS, **changes):
+    vocab = sorted(byte_of_char(), key=byte_of_char().get)[:n_bytes] + ["ab", "abc"]
     path.write_text(json.dumps({
         "added_tokens": [{"id": len(vocab) + i, "content": token} for i, token in enumerate(added)],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "\\S+"}},
+        "pre_tokenizer": pre_tokenizer,
         "model": {"vocab": {token: i for i, token in enumerate(vocab)}, "merges": merges},
+        **changes,
     }))  # fmt: skip
     return str(path)
 
 
 def test_other_json(tmp_path):
     enc = get_tokenizer(tiny_json(tmp_path / "good.json"))
-    assert enc.encode_ordinary("abcab") == [4, 3] and enc.eot_token == 5 and pad_token(enc) == 6
-    with pytest.raises(UserError, match="lacks the added token"):
-        get_tokenizer(tiny_json(tmp_path / "no_pad.json", added=("<|endoftext|>",)))
-    with pytest.raises(UserError, match="do not follow its merges"):
-        get_tokenizer(tiny_json(tmp_path / "order.json", merges=("ab c", "a b")))
+    assert enc.encode_ordinary("abcab") == [257, 256] and enc.eot_token == 258 and pad_token(enc) == 259
+    enc = get_tokenizer(tiny_json(tmp_path / "other_names.json", added=("<s>", "</s>")))
+    assert enc.eot_token == 259 == pad_token(enc) and 259 not in enc.encode_ordinary("a</s>")
+    two_regexes = {"type": "Sequence", "pretokenizers": [*WORDS["pretokenizers"][:1] * 2, BYTE_LEVEL]}
+    cases = {
+        "no end of text": (dict(added=("<|pad|>",)), "no end-of-text token"),
+        "order": (dict(merges=("ab c", "a b")), "do not follow its merges"),
+        "bytes": (dict(n_bytes=200), "lacks some of the 256 single bytes"),
+        "normalizer": (dict(normalizer={"type": "NFC"}), "has a normalizer"),
+        "own regex": (dict(pre_tokenizer={"type": "Whitespace"}), "cuts text in another way"),
+        "two": (dict(pre_tokenizer=two_regexes), "cuts text in another way"),
+        "prefix": (dict(pre_tokenizer={**BYTE_LEVEL, "use_regex": True, "add_prefix_space": True}), "cuts text in another way"),
+        "regex": (dict(pre_tokenizer={"type": "Sequence", "pretokenizers": [{**WORDS["pretokenizers"][0], "pattern": {"Regex": "(a"}}, BYTE_LEVEL]}), "cannot read its regular"),
+        "none": (dict(pre_tokenizer=None), "not a byte-level BPE"),
+    }  # fmt: skip
+    for name, (changes, message) in cases.items():
+        with pytest.raises(UserError, match=message):
+            get_tokenizer(tiny_json(tmp_path / f"{name}.json", **changes))
+
+
+@needs_dolma2
+def test_any_byte_level_bpe_gives_the_librarys_ids(tmp_path):
+    """A tokenizer trained here with GPT-2's expression, another end-of-text token and Shakespeare."""
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install -r tests/requirements.txt")
+    text = (DOLMA2.parents[1] / "general_text_tinyshakespeare.txt").read_text()
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    theirs.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=3000, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False)
+    theirs.train_from_iterator(text.splitlines(keepends=True), trainer)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    ours = get_tokenizer(str(tmp_path / "tokenizer.json"))
+    assert (ours.n_vocab, ours.eot_token) == (3000, 1)
+    for part in [text[:200_000], *TRICKY, *MORE]:
+        ids = ours.encode_ordinary(part)
+        assert ours.decode_bytes(ids) == part.encode()
+        if "</s>" not in part and "<s>" not in part:
+            assert ids == theirs.encode(part).ids
+    again = tokenizers.Tokenizer.from_str(json.dumps(to_json(ours)))
+    assert again.encode(text[:50_000]).ids == theirs.encode(text[:50_000]).ids
