@@ -1,12 +1,16 @@
 """Evaluation: pass@k on problems, general skills by likelihood. Appends one row per task to results.jsonl.
 
     python evaluate.py --ckpt out/toy/3.6M.rl.pt --task toy,general
-    torchrun --nproc_per_node=8 evaluate.py --ckpt out/4B.pt --task gsm8k --shots 8
+    torchrun --nproc_per_node=8 evaluate.py --ckpt out/4B.pt --task gsm8k,general --shots 8
 
 n samples of each problem at temperature 0.6 and top_p 0.95 (the authors ran this; their paper names the temperature
 only), the unbiased pass@k from the n verdicts, and a bootstrap interval over the problems. Base checkpoints are asked
 with --shots examples, trained ones without. The row carries (n, c) of every problem, so any other k, grouping or
 interval can be computed later.
+
+`general` is LAMBADA, HellaSwag, ARC-Easy, ARC-Challenge, PIQA and OpenBookQA as lm-evaluation-harness scores them, or the
+toy world's six skills for a checkpoint that was pre-trained on it. `--setting run` asks and grades as the authors' code
+did: GSM8K examples with calculator marks for MATH too, string comparison; `written` has no top_p.
 """
 
 import math
@@ -16,13 +20,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import common
 from common import check, print0
 from data import toy
-from data.benchmarks import load_general
+from data.benchmarks import BENCHMARKS, Item, load_benchmark, load_general
 from data.grader import extract, grade
-from data.problems import Problem, answer_kind, few_shot_text, load_problems, prompt_text
+from data.problems import NAMES, Problem, answer_kind, authors_few_shot_text, counted, few_shot_text, load_problems, prompt_text
 from sampler import sample
 
 
@@ -30,17 +35,24 @@ from sampler import sample
 class Config:
     ckpt: str  # the checkpoint to evaluate
     preset: str = "1B"  # scale; read from the checkpoint where not given
-    task: str = "gsm8k"  # toy, toy-hard, gsm8k, math, general or a jsonl, several joined by commas
+    setting: str = "controlled"  # written, run or controlled
+    task: str = "gsm8k,general"  # toy, toy-hard, gsm8k, math, a jsonl, general, or one benchmark; several joined by commas
     data: str = ""  # the same, under the name the training scripts use
     split: str = "test"  # of the problems
-    problems: int = 0  # evaluate the first so many; 0 is all
+    problems: int = 0  # evaluate the first so many of each set; 0 is all. The authors took 1,000 of each benchmark
+    benchmarks: str = ""  # folder of <benchmark>.jsonl files with the hub's rows; default the hub
+    # asking
     shots: int = 0  # worked examples before each problem; the paper: 8 for base checkpoints, 0 after training
+    style: str = "ours"  # of the examples: ours (as in training), or the authors' Question/Answer lines
+    examples: str = ""  # where they are drawn from; default the training split of the same set, the authors' GSM8K
     n: int = 32  # samples per problem
-    k: str = "1,8,32"  # of pass@k, each at most n
     temperature: float = 0.6  # 0 is greedy
     top_p: float = 0.95  # nucleus; 1 is off
     max_response: int = 1024  # new tokens
+    # judging
+    k: str = "1,8,32"  # of pass@k, each at most n
     kind: str = ""  # grading rules, math or gsm8k; default by the problems' source, as in training
+    rule: str = "ours"  # of the grader: ours (exact values), or the authors' (strings)
     seed: int = 0  # of the samples and of the choice of examples
     out: str = ""  # file of result rows; default results.jsonl beside the checkpoint
     show: int = 0  # print so many samples with their verdicts
@@ -54,9 +66,10 @@ PRESETS = {
     "toy": dict(task="toy,general", max_response=52, progress=False),
     "small": dict(task="toy,general", max_response=128, slots=2048),
     "1B": {},
-    "1B-60B": dict(task="math"),
-    "4B": dict(task="math"),
+    "1B-60B": dict(task="math,general"),
+    "4B": dict(task="math,general"),
 }
+SETTINGS = {"written": dict(top_p=1.0), "run": dict(style="authors", rule="authors"), "controlled": {}}
 
 
 # ---------------------------------------------------------------------------------------------- pass@k
@@ -79,28 +92,37 @@ def interval(values: list[float], seed: int = 0, draws: int = 1000) -> list[floa
 
 
 def build_prompts(problems: list[Problem], config: Config, task: str) -> list[str]:
-    """Zero-shot prompts, or few-shot ones with examples of the training split drawn by seed (never the problem itself)."""
+    """Zero-shot prompts, or few-shot ones with examples of the training split drawn by seed (never the problem itself).
+
+    Ours are drawn anew for each problem; in the authors' style all problems get the same ones, from GSM8K.
+    """
     if not config.shots:
         return [prompt_text(p) for p in problems]
-    pool = [p for p in load_problems(task, "train") if p.solutions]
+    authors = config.style == "authors"
+    source = config.examples or ("gsm8k" if authors else task)
+    pool, asked = [p for p in load_problems(source, "train", marks=authors) if p.solutions], {p.question for p in problems}
     prompts = []
     for problem in problems:
-        rest = [p for p in pool if p.question != problem.question]
-        check(len(rest) >= config.shots, f"{task} has {len(rest)} worked examples, --shots asks for {config.shots}")
+        rest = [p for p in pool if p.question not in (asked if authors else {problem.question})]
+        check(len(rest) >= config.shots, f"{source} has {len(rest)} worked examples besides, --shots asks for {config.shots}")
         picks = common.generator(config.seed, "shots").permutation(len(rest))[: config.shots]
+        if authors:
+            return [authors_few_shot_text(p, [rest[i] for i in picks]) for p in problems]
         prompts.append(few_shot_text(problem, [rest[i] for i in picks]))
     return prompts
 
 
-def judge(problem: Problem, text: str, kind: str) -> tuple[bool, bool]:
+def judge(problem: Problem, text: str, config: Config) -> tuple[bool, bool]:
     """(right, verified): verified only for toy problems, whose every written equation can be checked."""
-    right = grade(text, problem.answer, kind or answer_kind(problem))
+    right = grade(text, problem.answer, config.kind or answer_kind(problem), config.rule)
     return right, right and problem.source.startswith("toy") and toy.verify(text, problem)
 
 
 def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
     """Sample, grade and count; this rank's share of the problems, then everybody's."""
-    problems = load_problems(task, config.split)[: config.problems or None]
+    problems = load_problems(task, config.split)
+    print0(counted(task, config.split, problems) + (f"; the first {config.problems:,} are evaluated" if config.problems else ""))
+    problems = problems[: config.problems or None]
     asked = build_prompts(problems, config, task)
     prompts = [encoding.encode_ordinary(text) for text in asked]
     common.check_length(model, max(map(len, prompts)) + config.max_response, "the longest prompt + --max_response")
@@ -114,7 +136,7 @@ def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
     rows = []
     for i, group in zip(mine, groups):
         texts = [encoding.decode([t for t in r.tokens if t != encoding.eot_token]) for r in group]
-        verdicts = [judge(problems[i], text, config.kind) for text in texts]
+        verdicts = [judge(problems[i], text, config) for text in texts]
         rows.append({
             "place": i, "id": problems[i].id, "level": problems[i].level, "n": config.n,
             "c": sum(right for right, _ in verdicts), "verified": sum(verified for _, verified in verdicts),
@@ -158,46 +180,99 @@ def summary(rows: list[dict], config: Config, count: str, prefix: str) -> dict:
 # ---------------------------------------------------------------------------------------------- likelihood
 
 
+def encode_pair(encoding, context: str, continuation: str, max_tokens: int) -> tuple[list[int], list[int]]:
+    """Tokens of a context and of what follows, by lm-evaluation-harness's rules.
+
+    Blanks that end the context move to the continuation; the continuation's tokens are those of the whole text after the
+    context's own number of tokens. Nothing is put before the context unless it is empty (end of text, then). A text that
+    is too long loses its beginning; the model reads at most max_tokens, the last token being only predicted.
+    """
+    stripped = context.rstrip()
+    before = encoding.encode_ordinary(stripped)
+    after = encoding.encode_ordinary(context + continuation)[len(before) :]
+    before, after = before or [encoding.eot_token], after[-max_tokens:]
+    return (before + after)[-(max_tokens + 1) :][: -len(after) or None], after
+
+
 @torch.no_grad()
-def score_continuations(model, requests: list[tuple[list[int], list[int]]], micro_tokens: int) -> list[tuple[float, bool]]:
-    """(context, continuation) token lists -> (summed log-prob of the continuation, is each of its tokens the argmax?)."""
-    results = [None] * len(requests)
-    for group in common.micro_batches([len(a) + len(b) for a, b in requests], micro_tokens):
-        packed = common.pack([requests[i][0] for i in group], [requests[i][1] for i in group])
+def score_continuations(model, requests: list[tuple[list[int], list[int]]], micro_tokens: int, progress=False, padding=False) -> list[tuple[float, bool]]:
+    """(context, continuation) token lists -> (summed log-prob of the continuation, is each of its tokens the argmax?).
+
+    Continuations of one context share its hidden states. Ranks take whole groups, so their number changes no bit.
+    `padding`: count the head's padding rows, as the harness does; in a trained model they have no weight.
+    """
+    sharing: dict[tuple, list[int]] = {}  # requests by context; one of a few tokens is not worth sharing
+    for i, (context, _) in enumerate(requests):
+        sharing.setdefault((*context, -1 if len(context) > 8 else i), []).append(i)
+    owners = list(sharing.values())  # the requests of each context
+    context_of = [requests[members[0]][0] for members in owners]
+    groups = common.micro_batches([len(c) + sum(len(requests[i][1]) for i in members) for c, members in zip(context_of, owners)], micro_tokens)
+    mine, results = groups[common.rank() :: common.world()], {}
+    for group in tqdm(mine, disable=not progress or common.rank() > 0, desc="scoring", unit="batch"):
+        members = [(place, i) for place, c in enumerate(group) for i in owners[c]]  # place in the group, request
+        continuations = [requests[i][1] for _, i in members]
+        shared = len(members) > len(group)
+        packed = common.pack([context_of[c] for c in group], continuations, [place for place, _ in members] if shared else None)
         with common.autocast():
             hidden = model.hidden(packed.tokens, packed.lengths, packed.continues)[packed.predict]  # (R, d_model)
-        logp = model.logprobs(hidden, packed.targets)[0]  # (R,)
-        greedy = torch.cat([model.logits(h).argmax(-1) for h in hidden.split(1024)]) == packed.targets  # (R,)
-        counts = [len(requests[i][1]) for i in group]
-        for i, one, hits in zip(group, logp.split(counts), greedy.split(counts)):
+        logp, greedy = [], []
+        for h, target in zip(hidden.split(1024), packed.targets.split(1024)):
+            logits = model.logits(h, padding)  # (up to 1024, vocab_size)
+            logp.append(logits.log_softmax(-1).gather(-1, target[:, None])[:, 0])
+            greedy.append(logits.argmax(-1) == target)
+        counts = [len(c) for c in continuations]
+        for (_, i), one, hits in zip(members, torch.cat(logp).split(counts), torch.cat(greedy).split(counts)):
             results[i] = (float(one.sum()), bool(hits.all()))
-    return results
+    everywhere = {i: result for share in common.gather_objects(results) for i, result in share.items()}
+    return [everywhere[i] for i in range(len(requests))]
 
 
-def evaluate_general(model, encoding, facts: dict, config: Config) -> dict:
-    """Accuracy of six skills and the held-out loss of general text (nats per token).
+def evaluate_general(model, encoding, task: str, facts: dict, config: Config) -> dict:
+    """Accuracy of skills by likelihood, and the held-out loss of general text (nats per token) where there is one.
 
-    Multiple choice: the continuation with the highest log-prob per character wins (acc_norm); a skill with one
-    choice counts where the model would say exactly that (greedy). As lm-evaluation-harness, on a world of our own.
+    acc: the likeliest continuation wins; acc_norm: the one likeliest per character (its leading blank not counted). Where
+    there is one choice: would the model say exactly that (greedy)? The headline of a skill is acc_norm unless its
+    benchmark names the other.
     """
-    items, texts = load_general(facts["corpus"])
-    requests = [(encoding.encode_ordinary(item.context), encoding.encode_ordinary(c)) for item in items for c in item.choices]
-    scores = iter(score_continuations(model, requests, config.micro_tokens))
-    right: dict[str, list[bool]] = {}
+    items, texts = load_general(facts["corpus"], config.benchmarks) if task == "general" else (load_benchmark(task, config.benchmarks), [])
+    of_skill: dict[str, list[Item]] = {}
     for item in items:
-        mine = [next(scores) for _ in item.choices]
-        if len(mine) == 1:
-            hit = mine[0][1]
-        else:
-            hit = int(np.argmax([logp / len(choice.strip()) for (logp, _), choice in zip(mine, item.choices)])) == item.gold
-        right.setdefault(item.skill, []).append(hit)
-    tokens = [[*encoding.encode_ordinary(text), encoding.eot_token] for text in texts]
-    losses = score_continuations(model, [(t[:1], t[1:]) for t in tokens], config.micro_tokens)
-    heldout = -sum(logp for logp, _ in losses) / sum(len(t) - 1 for t in tokens)
-    skills = {skill: sum(hits) / len(hits) for skill, hits in right.items()}
-    mean = sum(skills.values()) / len(skills)
-    print0(f"general: mean {100 * mean:.1f}  " + "  ".join(f"{s} {100 * v:.0f}" for s, v in skills.items()) + f"  held-out loss {heldout:.4f}")
-    return {"kind": "general", "skills": skills, "mean": mean, "items": {s: len(h) for s, h in right.items()}, "heldout_loss": heldout}
+        of_skill.setdefault(item.skill, []).append(item)
+    items = [item for group in of_skill.values() for item in group[: config.problems or None]]
+    limit = model.config.max_seq_len
+    requests = [encode_pair(encoding, item.context, choice, limit) for item in items for choice in item.choices]
+    scores = iter(score_continuations(model, requests, config.micro_tokens, config.progress, padding=not texts))
+    scored: dict[str, list[dict]] = {}
+    for item in items:
+        scored.setdefault(item.skill, []).append(score_item(item, [next(scores) for _ in item.choices]))
+    skills = {}
+    for skill, rows in scored.items():
+        metric = BENCHMARKS[skill].metric if skill in BENCHMARKS else "acc_norm"
+        hits = [row[metric] for row in rows]
+        skills[skill] = {
+            "acc": sum(row["acc"] for row in rows) / len(rows), "acc_norm": sum(row["acc_norm"] for row in rows) / len(rows), "n": len(rows),
+            "metric": metric, "ci": interval(hits, config.seed), "right": "".join(str(int(hit)) for hit in hits),  # item by item
+        }  # fmt: skip
+        if metric == "acc":  # LAMBADA
+            skills[skill]["perplexity"] = math.exp(min(700.0, -sum(row["logp"] for row in rows) / len(rows)))  # of the last word
+    headline = {skill: s[s["metric"]] for skill, s in skills.items()}
+    mean, heldout = sum(headline.values()) / len(headline), None
+    if texts:
+        tokens = [[*encoding.encode_ordinary(text), encoding.eot_token] for text in texts]
+        losses = score_continuations(model, [(t[:1], t[1:]) for t in tokens], config.micro_tokens)
+        heldout = -sum(logp for logp, _ in losses) / sum(len(t) - 1 for t in tokens)
+    parts = "  ".join(f"{skill} {100 * value:.1f}" for skill, value in headline.items())
+    print0(f"{task}: mean {100 * mean:.1f}  {parts}" + (f"  held-out loss {heldout:.4f}" if texts else ""))
+    return {"kind": "general", "skills": headline, "mean": mean, "items": skills, "heldout_loss": heldout}
+
+
+def score_item(item: Item, scores: list[tuple[float, bool]]) -> dict:
+    """The verdicts on one item from (log-prob, greedy) of its choices; of equal ones the first counts, as in the harness."""
+    logps = [logp for logp, _ in scores]
+    if len(logps) == 1:
+        return {"acc": scores[0][1], "acc_norm": scores[0][1], "logp": logps[0]}
+    per_character = [logp / max(1, len(choice) - 1) for logp, choice in zip(logps, item.choices)]
+    return {"acc": int(np.argmax(logps)) == item.gold, "acc_norm": int(np.argmax(per_character)) == item.gold, "logp": logps[item.gold]}
 
 
 # ---------------------------------------------------------------------------------------------- main
@@ -205,17 +280,26 @@ def evaluate_general(model, encoding, facts: dict, config: Config) -> dict:
 
 def row_key(config: Config, task: str, facts: dict) -> dict:
     """What makes two evaluations the same one."""
-    key = {"id": facts["id"], "task": task}
-    if task == "general":
-        return key
-    return key | {f: getattr(config, f) for f in ("split", "problems", "shots", "n", "k", "temperature", "top_p", "max_response", "kind", "seed")}
+    fields = ["problems"]
+    if not is_likelihood(task):
+        fields += ["split", "shots", "style", "examples", "n", "k", "temperature", "top_p", "max_response", "kind", "rule", "seed"]
+    return {"id": facts["id"], "task": task} | {f: getattr(config, f) for f in fields}
+
+
+def is_likelihood(task: str) -> bool:
+    return task == "general" or task in BENCHMARKS
 
 
 def main(config: Config) -> None:
     tasks = (config.data or config.task).split(",")
+    for task in tasks:
+        known = is_likelihood(task) or task in NAMES or task.endswith(".jsonl") or os.path.exists(task)
+        check(known, f"unknown task {task!r}; choose {', '.join(NAMES)}, a .jsonl file, general, or of its benchmarks {', '.join(BENCHMARKS)}")
     check(config.kind in ("", "math", "gsm8k"), f"--kind {config.kind}: choose math or gsm8k")
+    check(config.rule in ("ours", "authors"), f"--rule {config.rule}: choose ours or authors")
+    check(config.style in ("ours", "authors"), f"--style {config.style}: choose ours or authors")
     check(config.temperature >= 0 and 0 < config.top_p <= 1, f"--temperature {config.temperature} --top_p {config.top_p}: at least 0, and above 0 up to 1")
-    if any(task != "general" for task in tasks):
+    if not all(map(is_likelihood, tasks)):
         possible = all(part.isdigit() and 1 <= int(part) <= config.n for part in config.k.split(","))
         check(possible, f"--k {config.k}: numbers from 1 to --n {config.n}, joined by commas")
     model, facts = common.open_parent(config)
@@ -228,7 +312,7 @@ def main(config: Config) -> None:
             print0(f"{task}: {name} is in {out} already; nothing to do (--again repeats it)")
             continue
         clock = time.time()
-        result = evaluate_general(model, encoding, facts, config) if task == "general" else evaluate_problems(model, encoding, task, config)
+        result = evaluate_general(model, encoding, task, facts, config) if is_likelihood(task) else evaluate_problems(model, encoding, task, config)
         if common.rank() == 0:
             about = {f: facts[f] for f in ("id", "base_id", "recipe", "tokens", "preset", "seed", "code")} | {"setting": facts["config"].get("setting")}
             common.append_row(out, {"name": name, "task": task, **about, "key": key, **result, "facts": facts, "seconds": round(time.time() - clock, 1)})
@@ -236,4 +320,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    common.launch(main, Config, PRESETS)
+    common.launch(main, Config, PRESETS, SETTINGS)

@@ -38,6 +38,9 @@ RECIPES = {
     "sft.rl": (".sft", ["grpo.py"]),
     "sft-gold.rl": (".sft-gold", ["grpo.py"]),
 }
+# what evaluate.py asks by default, and with how many examples it asks base checkpoints: the rows of the toy world are too short for any
+TASKS = {"toy": "toy,general", "small": "toy,general", "1B": "gsm8k,general", "1B-60B": "math,general", "4B": "math,general"}
+BASE_SHOTS = {"1B": 8, "1B-60B": 8}  # the authors' 4B base was asked without, too
 WRITTEN = "rl-written"  # direct RL as the paper's table has it, from the earliest checkpoint: the collapse
 FIGURES = {  # the recipes each figure needs
     "figure2": ["sft", "sft.rl", "rl"],
@@ -59,12 +62,13 @@ class Task:
     needs: list[str] = field(default_factory=list)  # checkpoints
     folder: str = ""  # the seed's folder
     checkpoint: str = ""  # of an evaluation
+    rows: set = frozenset()  # the tasks whose rows it makes
 
     def done(self) -> bool:
         if self.makes:
             return os.path.exists(self.makes)
         rows = report.read_rows(os.path.join(self.folder, "results.jsonl"))
-        return {"toy", "general"} <= {row["task"] for row in rows if row["name"] == self.checkpoint}
+        return self.rows <= {row["task"] for row in rows if row["name"] == self.checkpoint}
 
     def ready(self) -> bool:
         return all(os.path.exists(path) for path in self.needs)
@@ -88,8 +92,9 @@ def tasks_of_seed(args, seed: int) -> list[Task]:
         tasks.append(Task("pretrain", command, makes=path(stems[-1])))
 
     def evaluate(name):
-        command = [*python, "evaluate.py", "--ckpt", path(name), *common]
-        return Task(f"{name} evaluation", command, needs=[path(name)], folder=folder, checkpoint=name)
+        shots = ["--shots", str(BASE_SHOTS[args.preset])] if name in stems and args.preset in BASE_SHOTS else []
+        command = [*python, "evaluate.py", "--ckpt", path(name), "--setting", args.setting, *shots, *common]
+        return Task(f"{name} evaluation", command, needs=[path(name)], folder=folder, checkpoint=name, rows=set(TASKS[args.preset].split(",")))
 
     for i, stem in enumerate(stems):
         evaluations = [evaluate(stem)]  # after the recipes: being short, they fill the gaps that long ones leave

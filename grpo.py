@@ -20,7 +20,7 @@ import torch
 import common
 from common import check, print0
 from data.grader import extract, reward
-from data.problems import Problem, answer_kind, load_problems, prompt_text
+from data.problems import Problem, answer_kind, counted, load_problems, prompt_text
 from sampler import Rollout, sample
 
 
@@ -300,7 +300,7 @@ def load_prompts(config, encoding) -> list[Problem]:
     problems = load_problems(config.data, "train")
     kept = [p for p in problems if len(encoding.encode_ordinary(prompt_text(p))) <= config.max_prompt]
     check(bool(kept), f"every prompt of {config.data} is over --max_prompt {config.max_prompt} tokens")
-    print0(f"{config.data}: {len(kept)} problems; {len(problems) - len(kept)} over {config.max_prompt} prompt tokens left out")
+    print0(f"{counted(config.data, 'train', problems)}; {len(problems) - len(kept):,} over {config.max_prompt} prompt tokens left out")
     return kept
 
 

@@ -178,10 +178,14 @@ class Transformer(nn.Module):
             x = block(x, cos, sin, attend)
         return self.norm(x)
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(N, d_model) -> (N, vocab_size) fp32. Rows past vocab_size are padding: no probability, no sample."""
+    def logits(self, hidden: torch.Tensor, padding: bool = False) -> torch.Tensor:
+        """(N, d_model) -> (N, vocab_size) fp32. Rows past vocab_size are padding: no probability, no sample.
+
+        With `padding` all rows are there, as in programs that do not know which are padding.
+        """
+        rows = self.config.padded_vocab_size if padding else self.config.vocab_size
         with torch.autocast(hidden.device.type, enabled=False):  # the head stays fp32 where the blocks run in bf16
-            return F.linear(hidden.float(), self.lm_head.weight[: self.config.vocab_size].float())
+            return F.linear(hidden.float(), self.lm_head.weight[:rows].float())
 
     def logprobs(self, hidden, targets, temperature: float = 1.0, chunk: int = 8192):
         """Of each target under logits / temperature: (log-prob, logsumexp, entropy), each (N,) fp32.

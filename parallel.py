@@ -53,6 +53,7 @@ class Config:
     sft_lr: float = 1e-6  # peak; the published curve's. 4e-5, the rate of SFT alone, forgets more (figure 17)
     sft_schedule: str = "constant"  # constant or cosine
     solutions: str = "one"  # one per problem, or all
+    pick: str = "first"  # which one: first, or random (keyed by seed and problem)
     loss: str = "mean"  # of SFT: over the response tokens of a batch, or their sum
     shuffle: bool = True  # a new order of the solutions every pass; the authors kept the file's
     # both
@@ -80,7 +81,7 @@ PRESETS = {
     "4B": dict(data="openmath", max_prompt=1024, max_response=1024),
 }  # fmt: skip
 SETTINGS = {
-    "written": dict(format_score=0.1),
+    "written": dict(format_score=0.1, pick="random"),
     "run": dict(loss="sum", shuffle=False),
     "controlled": {},
 }
@@ -114,6 +115,7 @@ def main(config: Config) -> None:
     check_config(config)
     check(0 <= config.weight <= 1, f"--weight {config.weight} must lie between 0 (SFT) and 1 (RL)")
     check(config.solutions in ("one", "all"), f"--solutions {config.solutions}: choose one or all")
+    check(config.pick in ("first", "random"), f"--pick {config.pick}: choose first or random")
     check(config.loss in ("mean", "sum"), f"--loss {config.loss}: choose mean or sum")
     common.check_schedule(config.sft_schedule)
     out = common.output_path(config, "parallel")

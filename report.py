@@ -108,8 +108,8 @@ class Study:
             if "@" in what:
                 values = by_problem(row, what)
                 found[seed] = {key: v for key, v in values.items() if groups is None or key in groups.get(seed, ())}
-            else:
-                found[seed] = {"": 100 * row["mean"] if what == "general" else row[what]}
+            elif (value := 100 * row["mean"] if what == "general" else row[what]) is not None:  # only the toy world has a held-out loss
+                found[seed] = {"": value}
         return {seed: values for seed, values in found.items() if values}
 
     def estimate(self, stem: str, recipe: str, what: str, task: str = "", groups: dict | None = None) -> Estimate | None:

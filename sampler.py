@@ -1,8 +1,8 @@
 """Batched sampling with a KV cache: what RL spends most of its time on.
 
-A fixed number of slots decode together, one token per slot and step. A prompt goes through the model once, and its
-keys and values are copied to every slot that samples from it; a slot whose rollout ends is given the next one.
-Each slot's row of the cache is right-padded: position p of its sequence is column p, so no position ids to get wrong.
+A fixed number of slots decode together, one token per slot and step; a slot whose rollout ends is given the next one.
+A prompt goes through the model once, and its keys and values are kept once, however many slots sample from it: decoding
+is bound by reading them, and the queries of all its rollouts meet them in one matrix product.
 
 Every draw is a function of (seed, step, problem, rollout, position) and nothing else. Slots, order, restarts and
 ranks therefore do not change which tokens are sampled.
@@ -59,7 +59,7 @@ def sample(
     finished = torch.zeros(total, dtype=torch.bool, device=device)
 
     S = min(slots, total)
-    cache = Cache(model.config, S, max(map(len, prompts)) + int(budget.max()), device, model.lm_head.weight.dtype)
+    cache = Cache(model.config, S, int(budget.max()), device, model.lm_head.weight.dtype)
     waiting = Queue(model, prompts, n, cache)
     rollout = torch.full((S,), -1, device=device)  # (S,) index of the rollout in each slot; -1: empty
     length = torch.zeros(S, dtype=torch.int64, device=device)  # (S,) tokens of prompt and response so far
@@ -69,20 +69,19 @@ def sample(
         empty = (rollout < 0).nonzero()[:, 0]  # one wait for the device per step
         if len(waiting) and len(empty) >= min(len(waiting), max(1, S // 16)):  # a few at a time: prefills batch better
             admitted = empty[: len(waiting)]
-            rollout[admitted], length[admitted], logits[admitted] = waiting.admit(admitted)
+            rollout[admitted], length[admitted], logits[admitted] = waiting.admit(admitted, rollout >= 0)
             empty = empty[len(admitted) :]
         if len(empty) == S:
             break
         if not len(waiting) and len(empty) > S // 5:  # nobody left to fill the empty slots: drop them
             live = (rollout >= 0).nonzero()[:, 0]
             rollout, length, logits, S = rollout[live], length[live], logits[live], len(live)
-            cache.keep(live)
+            cache.keep_slots(live)
             empty = empty[:0]
 
-        row = rollout.clamp(min=0)  # empty slots compute along and write nothing
-        column = out_length[row]
+        alive, row = rollout >= 0, rollout.clamp(min=0)  # empty slots compute along and write nothing
+        column = out_length[row] * alive
         token, logp = draw(logits, uniform(keys[row], column), temperature, top_p)
-        alive = rollout >= 0
         out_tokens[row[alive], column[alive]] = token[alive].int()
         out_logp[row[alive], column[alive]] = logp[alive]
         out_length[row[alive]] += 1
@@ -92,7 +91,7 @@ def sample(
         bar.update(int(done.sum()))
         rollout[done] = -1
         if bool((rollout >= 0).any()):
-            hidden = model.trunk(token, length, cache.attend(length))  # (S, d_model)
+            hidden = model.trunk(token, length, cache.attend(column))  # (S, d_model)
             logits = model.logits(hidden)
             length += rollout >= 0
     bar.close()
@@ -113,38 +112,82 @@ def check_lengths(model: Transformer, prompts: list[list[int]], max_new_tokens) 
 
 
 class Cache:
-    """Keys and values of every slot, right-padded: layer x (S, n_kv_heads, columns, head_dim)."""
+    """Keys and values while decoding: of every live prompt once, and of every slot its response only.
+
+    Prompts are rows (R, n_kv_heads, Tp, head_dim), responses are rows (S, n_kv_heads, columns, head_dim), both per layer
+    and right-padded: the j-th token of a prompt or of a response is its column j.
+    """
 
     def __init__(self, config, slots: int, columns: int, device, dtype):
-        shape = (slots, config.n_kv_heads, columns, config.head_dim)
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layers)]
+        empty = lambda rows, width: torch.zeros(rows, config.n_kv_heads, width, config.head_dim, device=device, dtype=dtype)
+        self.prompts = [(empty(0, 0), empty(0, 0)) for _ in range(config.n_layers)]
+        self.responses = [(empty(slots, columns), empty(slots, columns)) for _ in range(config.n_layers)]
+        self.prompt_length = torch.zeros(0, dtype=torch.int64, device=device)  # (R,)
+        self.owner = torch.zeros(slots, dtype=torch.int64, device=device)  # (S,) the prompt row of each slot
 
-    def attend(self, length: torch.Tensor):
-        """`attend` for one new token per slot at column `length` (S,): it is stored, then sees its own slot's columns."""
-        S, T = len(length), int(length.max()) + 1
-        slot = torch.arange(S, device=length.device)
-        unseen = torch.arange(T, device=length.device) > length[:, None]  # (S, T)
+    def add_prompts(self, new: list[tuple[torch.Tensor, torch.Tensor]], lengths: list[int]) -> None:
+        """Append rows for prompts, new: per layer keys and values (P, T, n_kv_heads, head_dim)."""
+
+        def join(old, rows):
+            rows = rows.transpose(1, 2).to(old.dtype)  # (P, n_kv_heads, T, head_dim)
+            width = max(old.shape[2], rows.shape[2])
+            return torch.cat([torch.nn.functional.pad(x, (0, 0, 0, width - x.shape[2])) for x in (old, rows)])
+
+        self.prompts = [tuple(map(join, old, layer)) for old, layer in zip(self.prompts, new)]
+        self.prompt_length = torch.cat((self.prompt_length, torch.tensor(lengths, device=self.owner.device)))
+
+    def keep_prompts(self, wanted: torch.Tensor) -> None:
+        """Drop all prompt rows but `wanted`, sorted row numbers."""
+        width = int(self.prompt_length[wanted].max()) if len(wanted) else 0
+        self.prompts = [tuple(x[wanted, :, :width] for x in layer) for layer in self.prompts]
+        new_row = torch.zeros(len(self.prompt_length) + 1, dtype=torch.int64, device=wanted.device)
+        new_row[wanted] = torch.arange(len(wanted), device=wanted.device)
+        self.prompt_length, self.owner = self.prompt_length[wanted], new_row[self.owner]
+
+    def keep_slots(self, slots: torch.Tensor) -> None:
+        self.responses = [tuple(x[slots] for x in layer) for layer in self.responses]
+        self.owner = self.owner[slots]
+        self.group(torch.ones_like(self.owner, dtype=torch.bool))
+
+    def assign(self, slots: torch.Tensor, rows: torch.Tensor, alive: torch.Tensor) -> None:
+        """Give prompt `rows` (A,) to `slots` (A,), whose responses begin anew; `alive` (S,) are the others in use."""
+        self.owner[slots] = rows
+        for x in sum(self.responses, ()):
+            x[slots] = 0.0  # nothing of the slot's last rollout is left, not even behind the mask
+        self.group(alive.index_fill(0, slots, True))
+
+    def group(self, alive: torch.Tensor) -> None:
+        """Lay the live slots out by prompt: grid (R, G) of slots, and where (S,) each slot stands in it."""
+        slots = alive.nonzero()[:, 0]
+        rows, order = self.owner[slots].sort(stable=True)
+        slots, count = slots[order], torch.bincount(rows, minlength=len(self.prompt_length))  # (R,) slots of each prompt
+        place = torch.arange(len(rows), device=rows.device) - (count.cumsum(0) - count)[rows]
+        G = int(count.max())
+        self.grid = torch.zeros(len(count), G, dtype=torch.int64, device=rows.device)
+        self.grid[rows, place] = slots
+        self.where = torch.zeros_like(self.owner)
+        self.where[slots] = rows * G + place
+
+    def attend(self, column: torch.Tensor):
+        """`attend` for one new token per slot, the response's `column` (S,): it is stored, then sees its prompt and what
+        the slot has so far. Softmax runs over both parts together, (S, n_kv_heads, group, Tp + T)."""
+        S, T, Tp, R, G = len(column), int(column.max()) + 1, self.prompts[0][0].shape[2], *self.grid.shape
+        at = lambda n: torch.arange(n, device=column.device)
+        unseen = torch.cat((at(Tp) >= self.prompt_length[self.owner][:, None], at(T) > column[:, None]), 1)  # (S, Tp + T)
+        by_prompt = lambda x: x[self.grid].transpose(1, 2).flatten(2, 3)  # (S, n_kv_heads, group, .) -> (R, n_kv_heads, G*group, .)
+        by_slot = lambda x: x.unflatten(2, (G, -1)).transpose(1, 2).flatten(0, 1)[self.where]  # and back
 
         def attend(layer, q, k, v):  # q (S, n_heads, head_dim); k, v (S, n_kv_heads, head_dim)
-            keys, values = self.keys[layer], self.values[layer]  # (S, n_kv_heads, columns, head_dim)
-            keys[slot, :, length], values[slot, :, length] = k.to(keys.dtype), v.to(values.dtype)
-            keys, values = keys[:, :, :T], values[:, :, :T]
-            grouped = q.unflatten(1, (k.shape[1], -1)) * q.shape[-1] ** -0.5  # (S, n_kv_heads, group, head_dim)
-            scores = (grouped @ keys.transpose(2, 3)).float()  # (S, n_kv_heads, group, T)
-            weights = scores.masked_fill_(unseen[:, None, None], float("-inf")).softmax(-1).to(values.dtype)
-            return (weights @ values).flatten(1, 2)  # (S, n_heads, head_dim)
+            prompt_k, prompt_v = self.prompts[layer]
+            own_k, own_v = self.responses[layer]
+            own_k[at(S), :, column], own_v[at(S), :, column] = k.to(own_k.dtype), v.to(own_v.dtype)
+            q = q.unflatten(1, (k.shape[1], -1)) * q.shape[-1] ** -0.5  # (S, n_kv_heads, group, head_dim)
+            scores = torch.cat((by_slot(by_prompt(q) @ prompt_k.transpose(2, 3)), q @ own_k[:, :, :T].transpose(2, 3)), -1).float()
+            weights = scores.masked_fill_(unseen[:, None, None], float("-inf")).softmax(-1).to(own_v.dtype)
+            of_prompt, of_own = weights.split((Tp, T), -1)
+            return (by_slot(by_prompt(of_prompt) @ prompt_v) + of_own @ own_v[:, :, :T]).flatten(1, 2)  # (S, n_heads, head_dim)
 
         return attend
-
-    def fill(self, slots: torch.Tensor, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Put prompts' k, v (len(slots), T, n_kv_heads, head_dim) at the left of the slots' rows."""
-        self.keys[layer][slots, :, : k.shape[1]] = k.transpose(1, 2).to(self.keys[layer].dtype)
-        self.values[layer][slots, :, : v.shape[1]] = v.transpose(1, 2).to(self.values[layer].dtype)
-
-    def keep(self, slots: torch.Tensor) -> None:
-        self.keys = [x[slots] for x in self.keys]
-        self.values = [x[slots] for x in self.values]
 
 
 class Queue:
@@ -153,47 +196,46 @@ class Queue:
     def __init__(self, model, prompts, n, cache):
         self.model, self.prompts, self.n, self.cache = model, prompts, n, cache
         self.next = 0  # the next rollout; its prompt is next // n
-        self.last = None  # (prompt, k of each layer, v of each layer, logits) of the prompt admitted last, maybe in part
+        self.logits = None  # (rows, vocab_size) after the prompts admitted last; only the last may have rollouts waiting
 
     def __len__(self) -> int:
         return len(self.prompts) * self.n - self.next
 
-    def admit(self, slots: torch.Tensor):
+    def admit(self, slots: torch.Tensor, alive: torch.Tensor):
         """Fill `slots` (A,) with the next A rollouts -> their index, length and next-token logits."""
+        cache = self.cache
         index = torch.arange(self.next, self.next + len(slots), device=slots.device)  # (A,)
+        first, stop, begun = self.next // self.n, (self.next + len(slots) - 1) // self.n + 1, self.next % self.n > 0
         self.next += len(slots)
-        first, stop = int(index[0]) // self.n, int(index[-1]) // self.n + 1
-        known = self.last if self.last and self.last[0] == first else None
-        wanted = list(range(first + (known is not None), stop))
-        keys, values, logits = self.prefill([self.prompts[p] for p in wanted]) if wanted else ([], [], None)
-        if known:  # the prompt that the last admission began is the first row of this one
-            join = lambda old, new: torch.nn.utils.rnn.pad_sequence([old, *new], batch_first=True)
-            keys = [join(old, keys[i] if wanted else []) for i, old in enumerate(known[1])]
-            values = [join(old, values[i] if wanted else []) for i, old in enumerate(known[2])]
-            logits = torch.cat([known[3][None], logits]) if wanted else known[3][None]
-        row = index // self.n - first  # (A,) the prompt of each slot, as a row of keys, values and logits
-        for layer, (k, v) in enumerate(zip(keys, values)):
-            self.cache.fill(slots, layer, k[row], v[row])
-        self.last = (stop - 1, [k[-1] for k in keys], [v[-1] for v in values], logits[-1])
-        lengths = torch.tensor([len(p) for p in self.prompts[first:stop]], device=slots.device)
-        return index, lengths[row], logits[row]
+        wanted = cache.owner[alive]
+        if begun:  # the last row's prompt has rollouts waiting: they come first
+            wanted = torch.cat((wanted, wanted.new_tensor([len(cache.prompt_length) - 1])))
+        cache.keep_prompts(wanted.unique())
+        logits = [self.logits[-1:]] if begun else []
+        if new := self.prompts[first + begun : stop]:
+            keys_values, new_logits = self.prefill(new)
+            cache.add_prompts(keys_values, [len(p) for p in new])
+            logits.append(new_logits)
+        self.logits = torch.cat(logits)  # (stop - first, vocab_size)
+        row = index // self.n - first  # (A,) the prompt of each slot among those of this call, which are the cache's last
+        rows = row + len(cache.prompt_length) - (stop - first)
+        cache.assign(slots, rows, alive)
+        return index, cache.prompt_length[rows], self.logits[row]
 
     def prefill(self, prompts: list[list[int]]):
         """-> per layer keys and values (P, T, n_kv_heads, head_dim), right-padded, and the logits after each prompt."""
-        lengths, device = [len(p) for p in prompts], self.cache.keys[0].device
-        causal = causal_attention(lengths, device)
-        keys, values = [], []
+        lengths, device = [len(p) for p in prompts], self.cache.owner.device
+        causal, keys_values = causal_attention(lengths, device), []
 
         def attend(layer, q, k, v):
-            keys.append(torch.nn.utils.rnn.pad_sequence(k.split(lengths), batch_first=True))
-            values.append(torch.nn.utils.rnn.pad_sequence(v.split(lengths), batch_first=True))
+            keys_values.append(tuple(torch.nn.utils.rnn.pad_sequence(x.split(lengths), batch_first=True) for x in (k, v)))
             return causal(layer, q, k, v)
 
         tokens = torch.tensor([t for p in prompts for t in p], device=device)  # (N,)
         positions = torch.cat([torch.arange(n) for n in lengths]).to(device)
         hidden = self.model.trunk(tokens, positions, attend)  # (N, d_model)
         last = torch.tensor(lengths, device=device).cumsum(0) - 1
-        return keys, values, self.model.logits(hidden[last])
+        return keys_values, self.model.logits(hidden[last])
 
 
 def draw(logits: torch.Tensor, u: torch.Tensor, temperature: float, top_p: float):

@@ -5,17 +5,19 @@
 
 Next-token loss on the worked solution and its end-of-text token; the prompt is read, never learned. Both recipes take
 the same number of optimizer steps, as the authors' did: Gold sees more solutions per problem, not more updates.
-Settings: `written` is the paper's table; `run` sums the loss over tokens and keeps the file's order, as the authors'
-code did; `controlled` takes the mean over the step's tokens, shuffles, and is the default.
+Settings: `written` is the paper's table, and draws the one solution as its text says; `run` sums the loss over tokens,
+keeps the file's order and takes each problem's first solution, as the authors' code did; `controlled` takes the mean over the step's tokens, shuffles, and is the default.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 
 import common
 from common import check, print0
-from data.problems import Problem, load_problems, prompt_text
+from data.problems import Problem, counted, load_problems, prompt_text
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Config:
     out: str = ""  # default: beside the parent, <parent>.sft.pt or <parent>.sft-gold.pt
     data: str = "openmath-gsm8k"  # problem set, or a jsonl of question and answer (with solutions)
     solutions: str = "one"  # one per problem (SFT) or all (SFT-Gold)
+    pick: str = "first"  # which one: first, or random (keyed by seed and problem)
     seed: int = 0  # order of the data
     steps: int = 9_500  # optimizer steps; the authors' evaluated ones
     batch: int = 512  # solutions per step, over all ranks
@@ -50,7 +53,7 @@ PRESETS = {
     "1B-60B": dict(data="openmath", max_prompt=1024, max_response=1024),
     "4B": dict(data="openmath", max_prompt=1024, max_response=1024),
 }
-SETTINGS = {"written": {}, "run": dict(loss="sum", shuffle=False), "controlled": {}}
+SETTINGS = {"written": dict(pick="random"), "run": dict(loss="sum", shuffle=False), "controlled": {}}
 
 
 @dataclass
@@ -59,31 +62,46 @@ class Example:
     response: list[int]  # with its eos, unless it was cut
 
 
-def examples(problems: list[Problem], encoding, solutions: str, max_prompt: int, max_response: int) -> list[Example]:
-    """Tokenize prompts and solutions. Data text can never become a special token; only we add the eos."""
-    result = []
-    for problem in problems:
-        prompt = encoding.encode_ordinary(prompt_text(problem))
-        if len(prompt) > max_prompt:
-            continue
-        for solution in problem.solutions[: 1 if solutions == "one" else None]:
-            response = [*encoding.encode_ordinary(solution), encoding.eot_token][:max_response]
-            result.append(Example(prompt, response))
-    return result
+class Examples(Sequence):
+    """The training examples of a recipe, tokenized when asked for: SFT-Gold on OpenMathInstruct-2 has 14 million.
+
+    `solutions` is one per problem or all; `pick` says which one: the first, or one drawn by (seed, problem).
+    """
+
+    def __init__(self, problems: list[Problem], encoding, solutions: str, max_prompt: int, max_response: int, pick: str = "first", seed: int = 0):
+        self.encoding, self.max_response = encoding, max_response
+        self.problems = [p for p in problems if p.solutions and len(encoding.encode_ordinary(prompt_text(p))) <= max_prompt]
+        counts = [1 if solutions == "one" else len(p.solutions) for p in self.problems]
+        self.owner = np.repeat(np.arange(len(counts), dtype=np.int32), counts)  # (len(self),) the problem of each example
+        if solutions == "one" and pick == "random":
+            self.which = np.array([common.generator(seed, "pick", p.id).integers(len(p.solutions)) for p in self.problems], np.int32)
+        else:
+            self.which = np.concatenate([np.arange(n, dtype=np.int32) for n in counts] or [self.owner])  # (len(self),) its solution
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def __getitem__(self, i: int) -> Example:
+        """Data text can never become a special token; only we add the eos."""
+        problem = self.problems[self.owner[i]]
+        response = [*self.encoding.encode_ordinary(problem.solutions[self.which[i]]), self.encoding.eot_token]
+        return Example(self.encoding.encode_ordinary(prompt_text(problem)), response[: self.max_response])
 
 
-def load_examples(config, encoding) -> list[Example]:
-    """The training examples of a run, with a line that says how many and what was left out or cut."""
+def load_examples(config, encoding) -> Examples:
+    """The training examples of a run, with lines that say how many and what was left out or cut."""
     problems = load_problems(config.data, "train")
-    check(any(p.solutions for p in problems), f"{config.data} has no worked solutions to learn from; SFT needs a field `solutions` or GSM8K answers")
-    data = examples(problems, encoding, config.solutions, config.max_prompt, config.max_response)
-    check(bool(data), f"every prompt of {config.data} is over --max_prompt {config.max_prompt} tokens")
-    kept = len(examples(problems, encoding, "one", config.max_prompt, 1))
-    cut = sum(e.response[-1] != encoding.eot_token for e in data)
+    solved = sum(len(p.solutions) > 0 for p in problems)
+    check(solved > 0, f"{config.data} has no worked solutions to learn from; SFT needs a field `solutions` or GSM8K answers")
+    data = Examples(problems, encoding, config.solutions, config.max_prompt, config.max_response, config.pick, config.seed)
+    check(len(data) > 0, f"every prompt of {config.data} is over --max_prompt {config.max_prompt} tokens")
+    looked_at = min(len(data), 10_000)
+    cut = sum(data[i].response[-1] != encoding.eot_token for i in range(looked_at))
+    print0(counted(config.data, "train", problems))
     print0(
-        f"{config.data}: {len(problems)} problems, {len(data)} solutions; {sum(bool(p.solutions) for p in problems) - kept} problems over "
-        f"{config.max_prompt} prompt tokens left out, {cut} solutions cut at {config.max_response} tokens"
-    )
+        f"{len(data):,} examples; {solved - len(data.problems):,} problems over {config.max_prompt} prompt tokens left out, {cut:,} solutions"
+        + (f" of the first {looked_at:,}" if looked_at < len(data) else "") + f" cut at {config.max_response} tokens"
+    )  # fmt: skip
     return data
 
 
@@ -106,6 +124,7 @@ def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "me
 
 def main(config: Config) -> None:
     check(config.solutions in ("one", "all"), f"--solutions {config.solutions}: choose one or all")
+    check(config.pick in ("first", "random"), f"--pick {config.pick}: choose first or random")
     check(config.loss in ("mean", "sum"), f"--loss {config.loss}: choose mean or sum")
     common.check_schedule(config.schedule)
     recipe = "sft" if config.solutions == "one" else "sft-gold"

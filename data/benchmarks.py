@@ -1,17 +1,24 @@
 """General skills: what pre-training taught besides mathematics, and what post-training may undo.
 
     items, texts = load_general("toy")     six skills of the toy world, scored by likelihood, and held-out text
+    items = load_benchmark("piqa")         a public one, from the hub or from a folder of jsonl files
 
-Every item is a context and the continuations to choose from, whatever the benchmark; evaluate.py scores them. The toy
-skills stand for LAMBADA, HellaSwag, ARC-Easy, ARC-Challenge, PIQA and OpenBookQA. Wrong choices come from the same class
-as the right one, and half of what follows from other facts is never told, so that a small model does not saturate.
+Every item is a context and the continuations to choose from, whatever the benchmark; evaluate.py scores them. The six
+public ones are LAMBADA, HellaSwag, ARC-Easy, ARC-Challenge, PIQA and OpenBookQA, worded as in lm-evaluation-harness,
+which the authors used. The toy skills stand for them: wrong choices come from the same class as the right one, and half
+of what follows from other facts is never told, so that a small model does not saturate.
 """
 
 import itertools
+import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from data import UserError
+from data.problems import hub_rows, read_jsonl
 from data.toy import ABILITIES, COUNTRIES, COUNTRY, FACTS, KIND, PEOPLE, RELATIONS, SCRIPTS, TOOLS, TOOL, bucket, draw, general, is_told, pick, story
 
 
@@ -25,11 +32,94 @@ class Item:
     gold: int
 
 
-def load_general(corpus: str) -> tuple[list[Item], list[str]]:
-    """Items of the six skills and held-out general texts that fit what a checkpoint was pre-trained on."""
-    if corpus != "toy":
-        raise UserError(f"general skills are made for the toy world; this checkpoint was pre-trained on {corpus}")
-    return skills(), heldout()
+def load_general(corpus: str, folder: str = "") -> tuple[list[Item], list[str]]:
+    """Items of six skills, and held-out general texts where there are any, that fit what a checkpoint was pre-trained on."""
+    if corpus == "toy":
+        return skills(), heldout()
+    return [item for name in BENCHMARKS for item in load_benchmark(name, folder)], []
+
+
+# ------------------------------------------------------------------------------------------------ public benchmarks
+
+
+def lambada(row: dict) -> tuple[str, tuple[str, ...], int]:
+    """The last word, split off at the last blank only: it may hold a quote or a line break, as in the harness."""
+    text = row["text"] if "text" in row else f"{row['context']} {row['continuation']}"
+    context, word = text.rsplit(" ", 1)
+    return context, (" " + word,), 0
+
+
+def hellaswag(row: dict) -> tuple[str, tuple[str, ...], int]:
+    context = clean(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
+    return context, tuple(" " + clean(ending) for ending in row["endings"]), int(row["label"])
+
+
+def clean(text: str) -> str:
+    """HellaSwag's traces of WikiHow, removed in the harness's order; two blanks become one in a single pass."""
+    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+
+
+def arc(row: dict) -> tuple[str, tuple[str, ...], int]:
+    """The key is looked up in the row's own labels, which are letters or digits."""
+    gold = row["choices"]["label"].index(row["answerKey"].strip())
+    return f"Question: {row['question']}\nAnswer:", tuple(" " + text for text in row["choices"]["text"]), gold
+
+
+def openbookqa(row: dict) -> tuple[str, tuple[str, ...], int]:
+    return row["question_stem"], tuple(" " + text for text in row["choices"]["text"]), row["choices"]["label"].index(row["answerKey"].strip())
+
+
+def piqa(row: dict) -> tuple[str, tuple[str, ...], int]:
+    return f"Question: {row['goal']}\nAnswer:", (" " + row["sol1"], " " + row["sol2"]), int(row["label"])
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    repo: str  # on the hub
+    config: str | None
+    split: str  # the labelled one that is reported
+    n_items: int  # documented
+    item: Callable  # row -> (context, choices, gold)
+    metric: str = "acc_norm"  # the headline; the authors' choice for all but LAMBADA
+
+
+BENCHMARKS = {
+    "lambada": Benchmark("EleutherAI/lambada_openai", "default", "test", 5_153, lambada, "acc"),
+    "hellaswag": Benchmark("Rowan/hellaswag", None, "validation", 10_042, hellaswag),
+    "arc_easy": Benchmark("allenai/ai2_arc", "ARC-Easy", "test", 2_376, arc),
+    "arc_challenge": Benchmark("allenai/ai2_arc", "ARC-Challenge", "test", 1_172, arc),
+    "piqa": Benchmark("baber/piqa", None, "validation", 1_838, piqa),
+    "openbookqa": Benchmark("allenai/openbookqa", "main", "test", 500, openbookqa),
+}
+
+
+def load_benchmark(name: str, folder: str = "") -> list[Item]:
+    """The items of one public benchmark; with a folder, the hub's rows from <folder>/<name>.jsonl instead of the hub."""
+    if name not in BENCHMARKS:
+        raise UserError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or general for all")
+    benchmark = BENCHMARKS[name]
+    if folder:
+        path = Path(os.path.join(folder, f"{name}.jsonl"))
+        rows, where = read_jsonl(path), lambda number: f"{path}, line {number}"
+    else:
+        rows = enumerate(hub_rows(benchmark.repo, *([benchmark.config] if benchmark.config else []), split=benchmark.split), start=1)
+        where = lambda number: f"{benchmark.repo}, row {number}"
+    items = []
+    for number, row in rows:
+        try:
+            context, choices, gold = benchmark.item(row)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+            raise UserError(f"{where(number)} is not a labelled row of {name} ({error!r}); it has {has}") from None
+        if not 0 <= gold < len(choices):
+            raise UserError(f"{where(number)}: the label {gold} is none of {len(choices)} choices; {name} needs its labelled split")
+        items.append(Item(name, context, choices, gold))
+    if not items:
+        raise UserError(f"{path if folder else benchmark.repo} holds no rows of {name}")
+    return items
+
+
+# ------------------------------------------------------------------------------------------------ the toy world's skills
 
 
 def heldout(n: int = 200) -> list[str]:

@@ -56,6 +56,8 @@ def test_checkpoints_stand_beside_their_parent_and_tell_their_lineage(base):
         facts = M.read_facts(str(base / f"{name}.pt"))
         assert (facts["recipe"], facts["base_id"], facts["tokens"]) == (recipe, start["id"], start["tokens"])
         assert distance(base / f"{name}.pt", base / "400K.pt") > 1e-5
+    head = weights(base / "400K.pt")["lm_head.weight"]
+    assert (head[600:] == head[599]).all()  # padding rows are as unlikely as <|pad|> for programs that count them
     assert not list(base.glob("*.resume")) and not list(base.glob("*.tmp"))
     assert '"recipe": "sft.rl"' in run("model.py", base / "400K.sft.rl.pt")
 
@@ -174,7 +176,7 @@ def test_gsm8k_files_run_through_every_stage(base, tmp_path):
     sizes = ["--ckpt", base / "400K.pt", "--data", train, "--steps", "3", "--max_prompt", "300", "--log_every", "1"]
     rl = ["--prompts", "4", "--n", "4", "--max_response", "16", "--mini_batches", "2"]
     said = run("sft.py", *sizes, "--batch", "4", "--max_response", "200", "--out", tmp_path / "sft.pt")
-    assert "7473 problems" in said and "prompt tokens left out" in said and "solutions cut at 200 tokens" in said
+    assert "7,473 problems" in said and "prompt tokens left out" in said and "solutions cut at 200 tokens" in said
     run("grpo.py", *sizes, *rl, "--out", tmp_path / "rl.pt")
     run("parallel.py", *sizes, *rl, "--sft_batch", "4", "--out", tmp_path / "parallel.pt")
     run("evaluate.py", "--ckpt", tmp_path / "rl.pt", "--data", test, "--problems", "50", "--n", "2", "--k", "1,2", "--max_response", "16")
@@ -205,7 +207,7 @@ def test_wrong_input_is_one_clear_line(base, tmp_path):
     one_line(run("sft.py", "--ckpt", ckpt, "--out", tmp_path / "no.pt", "--schedule", "x", ok=False), "schedule x: choose")
     one_line(run("evaluate.py", "--ckpt", ckpt, "--top_p", "0", ok=False), "--top_p 0.0")
     one_line(run("evaluate.py", "--ckpt", ckpt, "--problems", "-1", ok=False), "--problems -1 must be 0 or more")
-    one_line(run("evaluate.py", "--ckpt", ckpt, "--task", "gsm9k", ok=False), "unknown problem set 'gsm9k'")
+    one_line(run("evaluate.py", "--ckpt", ckpt, "--task", "gsm9k", ok=False), "unknown task 'gsm9k'", "hellaswag")
     one_line(run("pretrain.py", "--out", tmp_path, "--keep", "4B", ok=False), "--keep 4B must lie within --tokens")
     one_line(run("pretrain.py", "--out", tmp_path, "--data", tmp_path / "no.txt", ok=False), "no.txt is missing")
     assert not list(tmp_path.glob("*.resume")) and not list(tmp_path.glob("*.tmp"))

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from data import UserError
-from data.problems import INSTRUCTION, Problem, few_shot_text, last_boxed, load_problems, prompt_text, question_id, row_to_problem
+from data.problems import (
+    INSTRUCTION, Problem, answer_kind, authors_few_shot_text, contamination, counted, few_shot_text, last_boxed, load_problems, main, openmath,
+    prompt_text, question_id, row_to_problem,
+)  # fmt: skip
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 
@@ -145,3 +148,79 @@ def test_hub_loaders(monkeypatch):
         load_problems("gsm8k", "dev")
     with pytest.raises(UserError, match="train and val"):
         load_problems("openmath", "test")
+
+
+def openmath_rows(n_gsm=1_300, n_math=1_200):
+    """Rows of OpenMathInstruct-2's schema: one to three solutions a question, sources mixed."""
+    rows = []
+    for i in range(n_gsm + n_math):
+        source = ("gsm8k", "augmented_gsm8k", "math", "augmented_math")[i % 2 + 2 * (i >= n_gsm)]
+        rows += [{"problem": f"question {i} ?", "generated_solution": f"solution {j} of {i}", "expected_answer": str(i), "problem_source": source} for j in range(1 + i % 3)]
+    return sorted(rows, key=lambda row: hash_of(row["problem"] + row["generated_solution"]))
+
+
+def hash_of(text):
+    return question_id("order " + text)
+
+
+@pytest.fixture
+def openmath_hub(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list(openmath_rows())
+    monkeypatch.setattr("data.problems.hub_rows", lambda *args, **kwargs: rows)
+    openmath.cache_clear()
+    yield rows
+    openmath.cache_clear()
+
+
+def test_openmath_is_grouped_and_split_as_the_authors_did(openmath_hub):
+    """Against their steps written out with their library: first row of each question, filter, shuffle(seed=42), 1,000 apart."""
+    seen = set()
+    unique = openmath_hub.filter(lambda row: not (row["problem"] in seen or seen.add(row["problem"])))
+    theirs = unique.filter(lambda row: row["problem_source"] in ("gsm8k", "augmented_gsm8k")).shuffle(seed=42)
+    val, train = load_problems("openmath-gsm8k", "val"), load_problems("openmath-gsm8k", "train")
+    assert [p.question for p in val + train] == theirs["problem"][:] and len(val) == 1_000 and len(train) == 300
+    assert [p.solutions[0] for p in val + train] == theirs["generated_solution"][:]  # `one` is the first row
+    first = train[0]
+    expected = [row["generated_solution"] for row in openmath_hub if row["problem"] == first.question]  # `all`, in the rows' order
+    assert list(first.solutions) == expected and first.solutions[:1] == (expected[0],) and first.answer in first.question
+    assert answer_kind(first) == "gsm8k"
+
+
+def test_all_of_openmath(openmath_hub):
+    val, train = load_problems("openmath", "val"), load_problems("openmath", "train")
+    assert len(val) == 2_000 and len(train) == 500 and not {p.id for p in val} & {p.id for p in train}
+    assert {p.question for p in val[:1_000]} == {p.question for p in load_problems("openmath-gsm8k", "val")}
+    order = list(dict.fromkeys(openmath_hub["problem"][:]))
+    assert [order.index(p.question) for p in train] == sorted(order.index(p.question) for p in train)  # the rows' order
+
+
+def test_counts_are_compared_with_the_documented_ones():
+    train = load_problems(shared("gsm8k_train.jsonl"))
+    assert counted("gsm8k", "train", train) == "gsm8k train: 7,473 problems, 7,473 solutions, as documented"
+    assert "documented are 7,473: the set has changed" in counted("gsm8k", "train", train[1:])
+    assert counted("my.jsonl", "train", train[:2]) == "my.jsonl train: 2 problems, 2 solutions"
+
+
+def test_contamination_is_found(tmp_path, capsys):
+    long = "A farmer has twelve cows and eight goats and sells three of the cows to a man from the next village"
+    train = [Problem(str(i), q, "1", (), "s") for i, q in enumerate([long + " ?", "How  many?", "again: " + long.upper() + ", how many now?", "a farmer has twelve cows"])]
+    tests = [Problem("t", long + ".", "1", (), "s"), Problem("u", "how many", "1", (), "s")]
+    assert contamination(train, tests) == (2, 2)
+    path = write(tmp_path, {"question": long, "answer": "1"})
+    main(path, path)
+    assert f"contamination: of 1 training questions 1 stand in {path} test, 1 share 13 words" in capsys.readouterr().out
+
+
+def test_the_authors_few_shot_prompt(tmp_path):
+    path = write(tmp_path, {"question": "Half of 48?", "answer": "It is 48/2 = <<48/2=24>>24.\n#### 24"})
+    shot = load_problems(path, marks=True)
+    gsm, math = Problem("1", "1 + 1 ?", "2", (), "gsm8k"), Problem("2", "2 + 1 ?", "3", (), "math")
+    assert authors_few_shot_text(gsm, shot) == (
+        "Question: Half of 48?\nAnswer: It is 48/2 = <<48/2=24>>24.\n#### 24\n"
+        'Question: 1 + 1 ?\nAnswer: Let\'s think step by step and output the final answer after "####".\n'
+    )
+    assert authors_few_shot_text(math, shot) == (
+        "Question: Half of 48?\nAnswer: It is 48/2 = <<48/2=24>>24.\n\\boxed{24}\n"
+        "Question: 2 + 1 ?\nAnswer: Let's think step by step and output the final answer within \\boxed{}.\n"
+    )

@@ -7,6 +7,7 @@ import torch
 from conftest import tiny
 
 import common
+import sampler
 from sampler import draw, hash_key, nucleus, sample, uniform
 
 EOS = 5
@@ -42,6 +43,59 @@ def test_slots_do_not_change_the_tokens(model, temperature, top_p):
     assert any(r.finished for g in runs[0] for r in g) and any(not r.finished for g in runs[0] for r in g)
     for one, other in zip(sum(runs[0], []), sum(runs[2], [])):
         assert torch.allclose(torch.tensor(one.logprobs), torch.tensor(other.logprobs), atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 3, 64])
+def test_grouped_queries_and_refill_give_the_plain_result(n):
+    """Grouped-query attention, prompts of length 1 to 12, rollouts of mixed length: greedy ids are those of the full forward."""
+    m = tiny(n_kv_heads=2).requires_grad_(False)
+    asked = [[7], *prompts(4)]
+    budget = [1 + i % 9 for i in range(n * len(asked))]
+    groups = sample(m, asked, n, budget, temperature=0, eos=None, slots=7)
+    for p, (prompt, group) in enumerate(zip(asked, groups)):
+        sequence = list(prompt)
+        for _ in range(9):
+            sequence.append(int(m(torch.tensor([sequence]))[0, -1].argmax()))
+        for r, rollout in enumerate(group):
+            assert rollout.tokens == sequence[len(prompt) :][: budget[p * n + r]] and not rollout.finished
+
+
+def test_a_prompt_at_the_limit(model):
+    long = [i % 50 for i in range(2040)]
+    (rollout,), (short,) = sample(model, [long, [1]], max_new_tokens=8, eos=None)
+    assert len(rollout.tokens) == 8 == len(short.tokens)
+    packed = common.pack([long], [rollout.tokens])
+    assert (common.response_logprobs(model, packed)[0] - torch.tensor(rollout.logprobs)).abs().max() < 1e-4
+
+
+def test_all_end_at_once_and_none_ends():
+    m = tiny().requires_grad_(False)
+    m.lm_head.weight.zero_()
+    m.lm_head.weight[EOS] = 40 * torch.sign(m.norm.weight)  # whatever the text, eos or nothing but eos
+    hidden = m.hidden(torch.tensor([1, 2, 3]), [3])
+    m.lm_head.weight[EOS] *= torch.sign(hidden[-1])
+    ended = sample(m, [[1, 2, 3]] * 5, 4, 9, eos=EOS, slots=6)
+    assert all(r.tokens == [EOS] and r.finished for group in ended for r in group)
+    endless = sample(m, [[1, 2, 3]] * 5, 4, 9, eos=EOS + 1, slots=6, temperature=0)
+    assert all(len(r.tokens) == 9 and not r.finished for group in endless for r in group)
+
+
+@pytest.mark.parametrize("slots", [3, 8])
+def test_nothing_of_a_former_rollout_is_read(model, slots, monkeypatch):
+    """Every slot is poisoned with NaN at each admission, and every column not written yet: no token changes."""
+    clean = sample(model, prompts(), 3, [1 + i % 7 for i in range(27)], eos=EOS, slots=slots)
+    assign = sampler.Cache.assign
+
+    def poisoned(cache, admitted, rows, alive):
+        free = (~alive).nonzero()[:, 0]
+        for x in sum(cache.responses, ()):
+            x[free] = float("nan")
+        assign(cache, admitted, rows, alive)
+
+    monkeypatch.setattr(sampler.Cache, "assign", poisoned)
+    dirty = sample(model, prompts(), 3, [1 + i % 7 for i in range(27)], eos=EOS, slots=slots)
+    assert tokens_of(clean) == tokens_of(dirty)
+    assert all(torch.equal(torch.tensor(a.logprobs), torch.tensor(b.logprobs)) for one, other in zip(clean, dirty) for a, b in zip(one, other))
 
 
 def test_a_part_of_the_batch_draws_what_the_whole_draws(model):
