@@ -1,7 +1,7 @@
 """Pre-training: next-token loss on rows of tokens, keeping the checkpoints M_t that everything else starts from.
 
     python pretrain.py                                         # the toy world, to 3.6M tokens, on a laptop
-    torchrun --nproc_per_node=8 pretrain.py --preset 1B --data web.jsonl,math.jsonl
+    torchrun --nproc_per_node=8 pretrain.py --preset 1B        # after python data/corpus.py dolmino-50B
 
 One pass over a global shuffle of rows; batch = f(seed, step). The same command goes on where it was stopped.
 Departures from the paper: the toy preset trains on 30 % general text and 60 % mathematics (data/toy.py says why).
@@ -16,8 +16,9 @@ import torch
 
 import common
 from common import check, print0
+from data import UserError
 from data.corpus import open_corpus
-from data.tokenizer import get_tokenizer
+from data.tokenizer import PAD, get_tokenizer, pad_token
 from model import PRESETS as MODELS
 from model import Transformer, save_checkpoint
 
@@ -25,7 +26,7 @@ from model import Transformer, save_checkpoint
 @dataclass(frozen=True)
 class Config:
     preset: str = "toy"  # scale: toy, small, 1B, 1B-60B, 4B
-    data: str = "toy"  # the embedded world, or text / jsonl files joined by commas
+    data: str = "toy"  # the embedded world; dolmino-50B or dolmino-60B, prepared before; or text / jsonl files joined by commas
     tokenizer: str = "dolma2"  # toy, dolma2, or the path of a Hugging Face tokenizer.json
     out: str = ""  # folder of the checkpoints; default out/<preset>
     seed: int = 0  # initial weights, text of the toy world, order of rows
@@ -53,9 +54,9 @@ PRESETS = {
     "small": dict(
         tokenizer="toy", tokens="300M", keep="50M,100M,200M,300M", batch=512, seq_len=128, lr=2e-3, warmup="5M", z_loss=0.0,
     ),
-    "1B": {},
-    "1B-60B": dict(tokens="60B", keep="10B,20B,30B,34B,44B,56B"),
-    "4B": dict(keep="10B,28B"),
+    "1B": dict(data="dolmino-50B"),
+    "1B-60B": dict(data="dolmino-60B", tokens="60B", keep="10B,20B,30B,34B,44B,56B"),
+    "4B": dict(data="dolmino-50B", keep="10B,28B"),
 }  # fmt: skip
 
 
@@ -72,6 +73,20 @@ def new_model(config: Config) -> Transformer:
     return model.to(common.device())
 
 
+def corpus_of(config: Config, folder: str, n_tokens: int):
+    """Rows (rows, seq_len). Rank 0 makes them where they are not there yet; then all open them, or meet the same error."""
+    wanted = config.data, folder, config.tokenizer, config.seq_len, n_tokens, config.seed
+    error = ""
+    if common.rank() == 0:
+        try:
+            open_corpus(*wanted)
+        except (UserError, OSError) as caught:
+            error = str(caught)
+    error = common.gather_objects(error)[0]  # the others wait here
+    check(not error, error)
+    return open_corpus(*wanted)
+
+
 def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
     """tokens (B, T) -> (sum of -log p of tokens 1..T-1, the same plus z_loss * logsumexp^2)."""
     B, T = tokens.shape
@@ -80,6 +95,17 @@ def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
     logp, lse, _ = model.logprobs(hidden[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())  # (B*(T-1),)
     nll = -logp.sum()
     return nll, nll + z_loss * lse.square().sum()
+
+
+@torch.no_grad()
+def quiet_padding(model: Transformer, encoding) -> None:
+    """Give the head's padding rows the row of <|pad|>, which training has made the least likely of tokens.
+
+    We leave these rows out everywhere, so they are never trained; transformers, vLLM and the harness do not know which
+    they are, and 74 random ones would take much of the probability there.
+    """
+    if PAD in encoding.special_tokens_set:
+        model.lm_head.weight[model.config.vocab_size :] = model.lm_head.weight[pad_token(encoding)].clone()
 
 
 def main(config: Config) -> None:
@@ -92,9 +118,9 @@ def main(config: Config) -> None:
     check(0 not in keep_at and max(keep.values()) <= common.count(config.tokens), f"--keep {config.keep} must lie within --tokens {config.tokens}, at a step or more")
     if common.is_finished(last, config):
         return
+    corpus = corpus_of(config, folder, steps * tokens_per_step)  # (rows, seq_len)
     model = new_model(config)
     optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay, decay_embedding=False)
-    corpus = open_corpus(config.data, folder, config.tokenizer, config.seq_len, steps * tokens_per_step, config.seed)  # (rows, seq_len)
     passes = steps * config.batch / len(corpus)
     print0(
         f"{model.num_parameters():,} parameters ({model.num_parameters(embeddings=False):,} besides embedding and head); {steps} steps of "
@@ -125,6 +151,8 @@ def main(config: Config) -> None:
             speed = (done - clock_step) * tokens_per_step / (time.time() - clock)
             print0(f"step {done:6d}/{steps} | loss {loss:.4f} | grad norm {grad_norm:6.2f} | lr {rate:.2e} | {speed:,.0f} tok/s")
             clock, clock_step = time.time(), done
+        if done in keep_at:
+            quiet_padding(model, get_tokenizer(config.tokenizer))
         if done in keep_at and common.rank() == 0:
             facts = common.make_facts(config, "base", done, None, tokens=done * tokens_per_step, tokenizer=config.tokenizer, corpus=config.data)
             path = os.path.join(folder, keep_at[done] + ".pt")
