@@ -76,7 +76,7 @@ def sample(
         if not len(waiting) and len(empty) > S // 5:  # nobody left to fill the empty slots: drop them
             live = (rollout >= 0).nonzero()[:, 0]
             rollout, length, logits, S = rollout[live], length[live], logits[live], len(live)
-            cache.keep_slots(live)
+            cache.keep_slots(live, int(out_length[rollout].max()))
             empty = empty[:0]
 
         alive, row = rollout >= 0, rollout.clamp(min=0)  # empty slots compute along and write nothing
@@ -144,8 +144,15 @@ class Cache:
         new_row[wanted] = torch.arange(len(wanted), device=wanted.device)
         self.prompt_length, self.owner = self.prompt_length[wanted], new_row[self.owner]
 
-    def keep_slots(self, slots: torch.Tensor) -> None:
-        self.responses = [tuple(x[slots] for x in layer) for layer in self.responses]
+    def keep_slots(self, slots: torch.Tensor, used: int) -> None:
+        """Drop all slots but these; no response has more than `used` tokens yet."""
+
+        def keep(x):
+            kept = x.new_zeros(len(slots), *x.shape[1:])
+            kept[:, :, :used] = x[slots, :, :used]
+            return kept
+
+        self.responses = [tuple(map(keep, layer)) for layer in self.responses]
         self.owner = self.owner[slots]
         self.group(torch.ones_like(self.owner, dtype=torch.bool))
 
@@ -173,6 +180,8 @@ class Cache:
         the slot has so far. Softmax runs over both parts together, (S, n_kv_heads, group, Tp + T)."""
         S, T, Tp, R, G = len(column), int(column.max()) + 1, self.prompts[0][0].shape[2], *self.grid.shape
         at = lambda n: torch.arange(n, device=column.device)
+        heads, columns = self.responses[0][0].shape[1:3]
+        new = ((at(S)[:, None] * heads + at(heads)) * columns + column[:, None]).flatten()  # (S * n_kv_heads,) the new token's rows
         unseen = torch.cat((at(Tp) >= self.prompt_length[self.owner][:, None], at(T) > column[:, None]), 1)  # (S, Tp + T)
         by_prompt = lambda x: x[self.grid].transpose(1, 2).flatten(2, 3)  # (S, n_kv_heads, group, .) -> (R, n_kv_heads, G*group, .)
         by_slot = lambda x: x.unflatten(2, (G, -1)).transpose(1, 2).flatten(0, 1)[self.where]  # and back
@@ -180,7 +189,8 @@ class Cache:
         def attend(layer, q, k, v):  # q (S, n_heads, head_dim); k, v (S, n_kv_heads, head_dim)
             prompt_k, prompt_v = self.prompts[layer]
             own_k, own_v = self.responses[layer]
-            own_k[at(S), :, column], own_v[at(S), :, column] = k.to(own_k.dtype), v.to(own_v.dtype)
+            own_k.flatten(0, 2).index_copy_(0, new, k.flatten(0, 1).to(own_k.dtype))
+            own_v.flatten(0, 2).index_copy_(0, new, v.flatten(0, 1).to(own_v.dtype))
             q = q.unflatten(1, (k.shape[1], -1)) * q.shape[-1] ** -0.5  # (S, n_kv_heads, group, head_dim)
             scores = torch.cat((by_slot(by_prompt(q) @ prompt_k.transpose(2, 3)), q @ own_k[:, :, :T].transpose(2, 3)), -1).float()
             weights = scores.masked_fill_(unseen[:, None, None], float("-inf")).softmax(-1).to(own_v.dtype)
@@ -243,27 +253,46 @@ def draw(logits: torch.Tensor, u: torch.Tensor, temperature: float, top_p: float
 
     Returns the tokens and their log-probs (S,) in the whole distribution at the temperature, whatever top_p cuts.
     """
-    logp = (logits / temperature if temperature > 0 and temperature != 1 else logits).log_softmax(-1)  # (S, V)
-    if temperature == 0:
-        token = logp.argmax(-1)
-        return token, logp.gather(-1, token[:, None])[:, 0]
-    p = logp.exp()
-    if top_p < 1:
-        p = nucleus(p, top_p)
-    cumulative = p.double().cumsum(-1)  # in float32 it would miss 1 by more than rare tokens of a large vocabulary weigh
-    token = torch.searchsorted(cumulative, u[:, None] * cumulative[:, -1:], right=True)  # (S, 1) first entry above u
-    return token[:, 0], logp.gather(-1, token)[:, 0]
+    if temperature > 0 and temperature != 1:
+        logits = logits / temperature
+    highest = logits.amax(-1, keepdim=True)
+    weight = (logits - highest).exp_()  # (S, V) probabilities, not normalised yet
+    total = weight.sum(-1, dtype=torch.float64)  # (S,)
+    token = logits.argmax(-1) if temperature == 0 else invert(nucleus(weight, top_p) if top_p < 1 else weight, u)  # (S,)
+    return token, (logits.gather(-1, token[:, None]) - highest)[:, 0] - total.log().float()
 
 
-def nucleus(p: torch.Tensor, top_p: float) -> torch.Tensor:
-    """p (S, V) with everything outside the smallest set of likeliest tokens that reaches top_p set to 0 (ties stay in)."""
-    for width in (8, 64, p.shape[-1]):  # the likeliest few nearly always do, and sorting 100k entries is slow
-        top = p.topk(min(width, p.shape[-1])).values  # (S, width), descending
-        before = top.cumsum(-1) - top  # (S, width) probability of the likelier ones
-        if width >= p.shape[-1] or bool((before[:, -1] + top[:, -1] >= top_p).all()):
+def invert(weight: torch.Tensor, u: torch.Tensor, width: int = 32) -> torch.Tensor:
+    """weight (S, V), u (S,) -> the first token whose cumulative weight is above u * total, (S,).
+
+    Sums are float64: in float32 they would miss the total by more than rare tokens of a large vocabulary weigh. First
+    the block of `width` tokens is found, then the token in it, so that no (S, V) float64 is ever made.
+    """
+    S, V = weight.shape
+    whole = V // width * width
+    blocks = [weight[:, :whole].unflatten(1, (-1, width)).sum(-1, dtype=torch.float64), weight[:, whole:].sum(-1, keepdim=True, dtype=torch.float64)]
+    cumulative = torch.cat(blocks, 1).cumsum(-1)  # (S, V / width + 1)
+    target = u[:, None] * cumulative[:, -1:]  # (S, 1) below the total
+    block = torch.searchsorted(cumulative, target, right=True).clamp_(max=(V - 1) // width)  # (S, 1)
+    before = cumulative.gather(1, (block - 1).clamp_(min=0)) * (block > 0)  # (S, 1)
+    index = block * width + torch.arange(width, device=u.device)  # (S, width)
+    inside = weight.gather(1, index.clamp(max=V - 1)).double() * (index < V)
+    found = (before + inside.cumsum(-1) > target) & (inside > 0)  # (S, width)
+    # rounding may leave none: then the block's last token with any weight
+    place = torch.where(found.any(-1), found.int().argmax(-1), width - 1 - (inside > 0).flip(-1).int().argmax(-1))
+    return block[:, 0] * width + place
+
+
+def nucleus(weight: torch.Tensor, top_p: float) -> torch.Tensor:
+    """weight (S, V) with everything outside the smallest set of likeliest tokens that reaches top_p of it set to 0 (ties stay in)."""
+    wanted = top_p * weight.sum(-1, keepdim=True)  # (S, 1)
+    for width in (8, 64, weight.shape[-1]):  # the likeliest few nearly always do, and sorting 100k entries is slow
+        top = weight.topk(min(width, weight.shape[-1])).values  # (S, width), descending
+        before = top.cumsum(-1) - top  # (S, width) weight of the likelier ones
+        if width >= weight.shape[-1] or bool((before[:, -1:] + top[:, -1:] >= wanted).all()):
             break
-    last = (before < top_p).sum(-1, keepdim=True) - 1  # (S, 1)
-    return p.masked_fill(p < top.gather(-1, last), 0.0)
+    last = (before < wanted).sum(-1, keepdim=True) - 1  # (S, 1)
+    return weight.masked_fill(weight < top.gather(-1, last), 0.0)
 
 
 def mix(x: torch.Tensor) -> torch.Tensor:
