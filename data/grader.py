@@ -9,7 +9,8 @@ else an expression kept as a string of LaTeX tokens), compare with the reference
 
 Which answers count.  math: `\boxed{...}`.  gsm8k: `\boxed{...}`, `#### N`, and the words "the answer is N" or a line "A: N",
 since base models often write neither mark.  The last one counts, so a model may correct itself but not hedge; an empty or
-unclosed box is no answer; whatever follows a question the model invents ("Question:", "Q:", "Problem:") is not read.
+unclosed box is no answer, nor is one taken back ("Wait, that is wrong") or followed by "or"; whatever follows a question
+the model invents ("Question:", "Q:", "Problem:") is not read.
 
 What is equal.  Numbers are compared as exact fractions, never as floats and without tolerance: 0.5 = 1/2 = \frac12, and
 1,000 = 1000, but 0.25 is not 25%.  Everything that is not a number is compared form by form, so "18 or 20" or "[17, 19]"
@@ -36,7 +37,7 @@ MAX_DEPTH = 8  # brackets inside brackets that are read as structure; deeper one
 def grade(response: str, answer: str, kind: str = "math", rule: str = "ours") -> bool:
     """True if the last committed answer of `response` equals the reference `answer`; kind is "gsm8k" or "math"."""
     assert kind in ("gsm8k", "math") and rule in ("ours", "authors"), f"unknown kind {kind!r} or rule {rule!r}"
-    if not answer:  # a missing reference answer never pays
+    if answer in (None, "", "None", "nan"):  # a missing reference answer never pays
         return False
     if rule == "authors":
         return authors_grade(response[-MAX_RESPONSE:], answer, kind)
@@ -73,38 +74,50 @@ def extract(response: str, kind: str = "math") -> str | None:
 
 # Base models run on into a next question of their own, whose answer may fit by chance.
 NEXT_QUESTION = re.compile(
-    r"(?m)^[ \t*#>]*(?:(?i:(?:next |new |another )?(?:question|problem|exercise|user|human|instruction)) ?#?[0-9]{0,3}\**:"
+    r"(?m)^[ \t*#>]*(?:(?i:(?:next |new |another )?(?:question|problem|exercise|user|human|instruction)) ?#?[0-9]{0,3}\**(?::|\s?$)"
     r"|(?:Question|Problem|Exercise) [0-9]{1,3}\b)"
     r"|(?<![\w:\\])(?<!and )(?<!, )(?:Question|Problem|Q) ?#?[0-9]{0,3}\**:"  # but not "the line through P and Q: y = x"
 )
-HASHES = re.compile(r"#{4,}([^\n#]*)")
-CLAIM = re.compile(r"(?im)(?:\banswer {0,3}(?:is|=|:)|^[ \t]*A:)[ :]{0,3}(?=[-\u2212+$\\(* ]{0,5}[.0-9])(?=([^\n]{0,200}))")
+HASHES = re.compile(r"#{4,}((?:(?!####)[^\n])*)")
+CLAIM = re.compile(  # to the end of the sentence: "18. She ..." is 18, but "1.5 miles" stays
+    r"(?im)(?:\banswer\** {0,3}(?:is|=|:)|^[ \t]*A:)[ :]{0,3}(?=[-\u2212+$\\(* ]{0,5}[.0-9])"
+    r"(?=((?:(?!\.\s|\s(?:because|since)\s)[^\n]){0,200}))"
+)
+TAKEN_BACK = re.compile(  # "\boxed{18} or 20", "#### 18\nWait, that is wrong"
+    r"(?i)\A[^\w\n]*(?:text\{\s*)?or\b|(?:\A|[.!?;\n])\W*(?:(?:but|no|oh|hmm|sorry)\W+)*(?:wait|actually|oops|correction|scratch that)\b"
+    r"|\b(?:that|this|it|which|answer|i)(?:'s| is| was| am)? (?:\w+ )?(?:wrong|incorrect|mistaken|not right|not correct)\b"
+    r"|\bi made an? (?:\w+ )?(?:mistake|error)\b"
+)
+EITHER_OR = re.compile(r"(?i)\W*(?:text\{\s*)?or\b\W*(?:boxed\W*)?")  # all that is between two answers
 
 
 def committed(response: str, kind: str, claims: bool = True) -> list[str]:
     """All non-empty answers in the response, in order; with `claims` also those in plain words (gsm8k only)."""
     text = response[-MAX_RESPONSE:]
-    question = NEXT_QUESTION.search(text)
-    if question:
-        text = text[: question.start()]
+    text = text[: question.start()] if (question := NEXT_QUESTION.search(text)) else text
     found = boxes(text)
     if kind == "gsm8k":
         for m in HASHES.finditer(text):  # a heading has no digit; a box or claim in the line is found as such
             if re.search("[0-9]", m[1]) and "\\boxed" not in m[1] and not CLAIM.search(m[1]):
-                found.append((m.start(), m[1]))
+                found.append(m.span(1))
         if claims:
-            found += [(m.start(), first_sentence(m[1])) for m in CLAIM.finditer(text)]
-    return [content.strip() for _, content in sorted(found) if content.strip()]
+            found += [m.span(1) for m in CLAIM.finditer(text)]
+    found = sorted((start, end) for start, end in found if text[start:end].strip())
+    if found and TAKEN_BACK.search(text[found[-1][1] + 1 : found[-1][1] + 200]):
+        return []
+    if len(found) > 1 and EITHER_OR.fullmatch(text[found[-2][1] + 1 : found[-1][0]]):
+        return []
+    return [text[start:end].strip() for start, end in found]
 
 
-def boxes(text: str) -> list[tuple[int, str]]:
-    r"""(position, content) of each closed \boxed{...}; of nested ones the outermost."""
+def boxes(text: str) -> list[tuple[int, int]]:
+    r"""Where the content of each closed \boxed{...} starts and ends; of nested ones the outermost."""
     closing, found, end = matching_braces(text), [], 0
     for m in re.finditer(r"\\boxed\s*\{", text):
         opening = m.end() - 1
         if m.start() >= end and opening in closing:
             end = closing[opening]
-            found.append((m.start(), text[opening + 1 : end]))
+            found.append((opening + 1, end))
     return found
 
 
@@ -117,11 +130,6 @@ def matching_braces(text: str) -> dict[int, int]:
         elif m[0] == "}" and stack:
             closing[stack.pop()] = m.start()
     return closing
-
-
-def first_sentence(text: str) -> str:
-    """'18. She ...' -> '18', but '1.5 miles' stays."""
-    return re.split(r"\.\s|\s(?:because|since)\s", text, maxsplit=1)[0]
 
 
 # ---------------------------------------------------------------- reading an answer
@@ -140,11 +148,13 @@ def same(gold: Answer, found: Answer | None) -> bool:
     """Equal in form and value. A bare pair may be put in parentheses; "+-" is the set of its two values."""
     if found is None:
         return False
-    if gold.name and found.name and gold.name != found.name or gold.unit and found.unit and gold.unit != found.unit:
+    if gold.name and found.name and gold.name != found.name:
+        return False
+    if gold.unit and found.unit and any(a != b for a, b in zip(gold.unit.split("/"), found.unit.split("/"))):  # km may be km/h
         return False
     kinds = {gold.kind, found.kind}
     if "+-" in kinds and kinds <= {"+-", "{}", ","}:
-        return len(gold.value) == len(found.value) and unordered(gold) == unordered(found)
+        return len(gold.value) == len(found.value) and as_set(gold.value) == as_set(found.value)
     if gold.kind != found.kind and (gold.kind, found.kind) != (",", "()"):
         return False
     if isinstance(gold.value, list):
@@ -154,13 +164,11 @@ def same(gold: Answer, found: Answer | None) -> bool:
     return gold.value == found.value
 
 
-def unordered(answer: Answer) -> frozenset:
-    return answer.value if isinstance(answer.value, frozenset) else as_set(answer.value)
-
-
-def as_set(answers: list[Answer]) -> frozenset:
-    """Answers as a set, without their names and units."""
-    return frozenset((a.kind, as_tuple(a.value)) for a in answers)
+def as_set(answers: list[Answer] | frozenset) -> frozenset:
+    r"""Answers as a set, without their names and units; 1 \pm \sqrt{5} counts as two."""
+    if isinstance(answers, frozenset):
+        return answers
+    return frozenset().union(*(a.value if a.kind == "+-" else {(a.kind, as_tuple(a.value))} for a in answers))
 
 
 def as_tuple(value: object) -> object:
@@ -172,7 +180,7 @@ def thousands_in_gold(answer: str) -> bool:
     return not re.search(r"[(\[]|\\\{", answer) or bool(re.search(r",\s", answer))
 
 
-@lru_cache(maxsize=4096)  # the rollouts of a group repeat their answers
+@lru_cache(maxsize=1024)  # the rollouts of a group repeat their answers
 def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
     """Read one answer, None if there is nothing to read; `merge` joins 1,234 to 1234."""
     if len(text) > MAX_ANSWER:
@@ -184,10 +192,10 @@ def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
     text, name = split_name(unwrap(text))
     text, unit = split_unit(unwrap(text))
     text = unwrap(text)
-    if not text:
+    tokens = tokenize(text)
+    if not tokens:
         return None
     answer = partial(Answer, name, unit)
-    tokens = tokenize(text)
     value = number(tokens)
     if value is not None:
         torn = depth > 0 and re.match("-?0[0-9]", text)  # the 000 of 13,000 is no element of a pair
@@ -196,11 +204,7 @@ def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
         return answer("text", " ".join(text.split()))
     if depth == MAX_DEPTH:
         return answer("expression", tuple(tokens))
-    if tokens.count("\\pm") == 1:
-        signs = [read(re.sub(r"\\pm(?![A-Za-z])", sign, text), merge, depth + 1) for sign in "+-"]
-        return None if None in signs else answer("+-", as_set(signs))
-
-    matrix = re.fullmatch(r"\\begin\{[pb]matrix\}(.*)\\end\{[pb]matrix\}", text, re.S)
+    matrix = MATRIX.fullmatch(text)
     pieces = split_top(text, ",")
     if matrix and "\\begin" not in matrix[1]:
         rows = [row.split("&") for row in matrix[1].split("\\\\") if row.strip()]
@@ -216,6 +220,9 @@ def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
         if kind == "()" and len(pieces) == 1:  # (5) is 5, (C) is C
             inner = read(text[1:-1], merge, depth + 1)
             return inner and inner._replace(name=inner.name or name, unit=inner.unit or unit)
+    elif tokens.count("\\pm") == 1:
+        signs = [read(re.sub(r"\\pm(?![A-Za-z])", sign, text), merge, depth + 1) for sign in "+-"]
+        return None if None in signs else answer("+-", as_set(signs))
     else:
         return answer("expression", terms(tokens))
     values = [read(piece, merge, depth + 1) for piece in pieces]
@@ -224,9 +231,14 @@ def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
     return answer(kind, as_set(values) if kind == "{}" else values)
 
 
+MATRIX = re.compile(  # pmatrix, or a matrix or an array in brackets
+    r"(?s)[(\[]?\s*\\begin\{(?:(?:[pb]|small)?matrix\}|array\}\s*\{[clr| ]*\})(.*)\\end\{[a-z]+\}\s*[)\]]?"
+)
+
+
 def unwrap(text: str) -> str:
     """Drop blanks, quotes, markdown stars, a final full stop, and braces around the whole."""
-    text = text.strip(' \t\r\n"`*#')
+    text = text.strip(' \t\r\n"`*')
     if text.endswith(".") and not text.endswith(".."):
         text = text[:-1].rstrip(" *")
     if text.startswith("{") and matching_braces(text).get(0) == len(text) - 1:
@@ -248,36 +260,42 @@ def split_top(text: str, separator: str) -> list[str]:
     return pieces + [text[start:]]
 
 
-def group_end(tokens: list[str], start: int) -> int:
-    """The position after the bracket that closes the one at `start`; past the end if none does."""
-    depth = 0
-    for i in range(start, len(tokens)):
-        depth += (tokens[i] in OPEN) - (tokens[i] in CLOSE)
-        if depth <= 0:
-            return i + 1
-    return len(tokens) + 1
+def brackets(tokens: list[str]) -> dict[int, int]:
+    """{position of each opening bracket: position of its closing one}; the kinds may differ, as in [0,1)."""
+    closing, stack = {}, []
+    for i, token in enumerate(tokens):
+        if token in OPEN:
+            stack.append(i)
+        elif token in CLOSE and stack:
+            closing[stack.pop()] = i
+    return closing
 
 
 def encloses(tokens: list[str]) -> bool:
     """Is the first token a bracket closed by the last one? Not so in (a)(b)."""
-    return bool(tokens) and tokens[0] in OPEN and group_end(tokens, 0) == len(tokens)
+    return brackets(tokens).get(0) == len(tokens) - 1
 
 
 # ---------------------------------------------------------------- LaTeX
 
 CHARACTERS = str.maketrans({
-    "\u2212": "-", "\u2013": "-", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u00d7": "\\times ", "\u00b7": "\\cdot ",
+    "\u2212": "-", "\u2013": "-", "\u00a0": " ", "\u2009": "\\,", "\u202f": "\\,", "\u00d7": "\\times ", "\u00b7": "\\cdot ",
     "\u03c0": "\\pi ", "\u221e": "\\infty ", "\u221a": "\\sqrt ", "\u222a": "\\cup ", "\u00b1": "\\pm ", "\u00b0": "\\circ ",
-    "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ", "\u20ac": " ", "\u00a3": " ",
+    "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ", "\u20ac": " ", "\u00a3": " ", "\u00a2": " cents",
+    "\u00b2": "^2", "\u00b3": "^3",
 })  # fmt: skip
 SYNONYMS = {
     "dfrac": "\\frac", "tfrac": "\\frac", "cfrac": "\\frac", "leq": "\\le", "geq": "\\ge", "neq": "\\ne", "lt": "<", "gt": ">",
     "leqslant": "\\le", "geqslant": "\\ge", "bar": "\\overline", "varnothing": "\\emptyset", "degree": "\\circ",
-    "colon": ":", "lbrace": "\\{", "rbrace": "\\}", "quad": " ", "qquad": " ", "thinspace": " ",
+    "colon": ":", "lbrace": "\\{", "rbrace": "\\}", "bigcup": "\\cup", "quad": " ", "qquad": " ", "thinspace": " ",
 }  # fmt: skip
 DROPPED = "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed".split()
+FUN = r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln)"
+FUNCTION = re.compile(  # \cos(2x) and \log_2(3), where no more can belong to the argument
+    rf"({FUN}(?: ?[_^] ?(?:\{{[^{{}}]*\}}|[0-9a-z]))*) ?\(((?:(?!{FUN})[^()+\-=,/])*)\)(?= ?(?:$|[-+=.,)\]}}&]|\\\\|{FUN}))"
+)
 TEXT = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|operatorname|emph|underline)\s*\{([^{}]*)\}"
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf)|boldsymbol|bm|mbox|hbox|operatorname|emph|underline)\s*\{([^{}]*)\}"
 )
 
 
@@ -287,12 +305,20 @@ def clean(text: str) -> str:
         return "\\approx" + text  # "~18" is a guess; elsewhere ~ is LaTeX's blank
     text = text.translate(CHARACTERS)
     text = re.sub(r"<<[^<>]*>>", " ", text)  # GSM8K's calculator notes
-    text = re.sub(r"(?<=[0-9])(?:\{,\}|,\\!|\\,)(?=[0-9]{3}(?![0-9]))", ",", text)  # 10{,}000, 10,\!000, 10\,000
+    text = re.sub(r"(?<=[0-9])(?:\{,\}|,\\!\s*|\\,)(?=[0-9]{3}(?![0-9]))", ",", text)  # 10{,}000, 10,\!000, 10\,000
+    text = re.sub(r"^\s*(-?)\s*\\\$\s*([0-9][0-9,]*(?:\.[0-9]+)?)\.?\s*$", r"\1\2 dollars", text)
     text = re.sub(r"\\\\|\\([A-Za-z]+)|\\([^A-Za-z])|~", spell, text, flags=re.S).replace("$", " ")  # a blank: 1$8 is not 18
-    text = TEXT.sub(r" \1", TEXT.sub(r" \1", text))
-    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?(?:\s*[CF]\b)?|\\circ(?:\s*[CF]\b)?", " degrees", text).replace("%", " percent")
-    text = re.sub(r"(?<![A-Za-z\\])(sqrt|pi|infty|infinity)(?![A-Za-z])", lambda m: "\\" + m[1].replace("inity", "ty"), text)
-    text = re.sub(r"(\\sqrt|\^)\s*\(([^()]*)\)", r"\1{\2}", text)
+    text = " ".join(text.split())
+    text = TEXT.sub(r" \1 ", TEXT.sub(r" \1 ", text))
+    text = text.replace(">=", "\\ge ").replace("<=", "\\le ")
+    text = re.sub(r",?\s*\band\b", ", ", text)  # "1, 2, and 3"
+    text = re.sub(r"(?i)(?<=[0-9])\s*([ap])\.?m\b\.?", lambda m: f" {m[1].lower()}m", text)  # 3:45 P.M.
+    text = re.sub(r"(?<=[\])}])\s*U\s*(?=[\[({\\])", "\\\\cup ", text)
+    text = re.sub(r"\^\s*\{\s*\\circ\s*\}|\^?\s*\\circ(?=[CF]?(?![A-Za-z]))", " degrees ", text).replace("%", " percent ")
+    text = re.sub(r"(?<=degrees )\s*([CF])\b", lambda m: {"C": "Celsius", "F": "Fahrenheit"}[m[1]], text)
+    text = re.sub(r"(?<![A-Za-z\\])inf(?:inity)?(?![A-Za-z])", "infty", text)
+    text = re.sub(r"(?<![A-Za-z\\])(sqrt|pi|infty)(?![A-Za-z])", r"\\\1", text)
+    text = FUNCTION.sub(r"\1 \2", re.sub(r"(\\sqrt|\^)\s*\(([^()]*)\)", r"\1{\2}", text))
     text = re.sub(r"(?i)^\W{0,3}(?:the )?(?:final )?answer(?: is|:| =)", "", text)
     return text.strip().replace("\\emptyset", "\\{\\}")
 
@@ -320,8 +346,9 @@ def split_name(text: str) -> tuple[str, str | None]:
     Only one-letter names are compared: "x = 5" is not "y = 5", but "\text{Area} = 5" may be "A = 5".
     """
     m = re.fullmatch(r"([^=]{1,40}?)(?:=|\\in(?![A-Za-z]))([^=]*)", text, re.S)
-    if m and NAME.fullmatch(m[1].strip()):
-        name = m[1].strip()
+    name = m[1].strip() if m else ""
+    words = set(re.findall(r"\\?[a-z]+", name.lower()))
+    if NAME.fullmatch(name) and not words & (HEDGES | RELATIONS | {"\\pm", "\\neg", "\\not", "\\sim"}):
         return m[2], name if len(name) == 1 else None
     return text, None
 
@@ -331,19 +358,20 @@ UNITS = {name: group.split()[0] for group in (
     "in inch inches", "ft foot feet", "yd yard yards", "mi mile miles", "mg", "g gram grams", "kg kgs kilogram kilograms",
     "lb lbs pound pounds", "oz ounce ounces", "ml mL", "l L liter liters litre litres", "s sec second seconds",
     "min mins minute minutes", "h hr hrs hour hours", "day days", "week weeks", "month months", "year years",
-    "cent cents", "dollar dollars USD usd", "mph", "kmh", "sq", "degree degrees", "percent",
+    "cent cents", "dollar dollars USD usd", "mi/h mph", "km/h kmh kph", "sq", "degree degrees", "radian radians", "percent", "Celsius",
+    "Fahrenheit", "gal gallon gallons", "cup cups", "ton tons", "acre acres", "euro euros",
 ) for name in group.split()}  # fmt: skip
-SMALL_WORDS = set("a an of at on by".split())
-NOT_UNITS = set(  # words that change the value, hedge, or take it back
-    "and or not nor either neither maybe perhaps possibly probably approximately about around roughly between through until "
-    "plus minus times over under above below than least most less greater fewer beyond upto mod modulo base remainder "
-    "point half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh eighth ninth tenth tenths "
-    "hundredth hundredths thousandth thousandths hundred thousand million billion trillion hundreds thousands millions billions "
-    "dozen dozens score grand double triple zero one two three four five six seven eight nine ten eleven twelve "
-    "thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety squared cubed "
-    "factorial divided multiplied root power negative choose sin cos tan cot sec csc log exp sqrt alpha beta gamma theta phi infinity "
-    "wrong incorrect false wait actually but instead except without unless versus something add added "
-    "when where such with".split()
+SMALL_WORDS = set("a an of at on by US".split())
+HEDGES = set("and or not nor either neither maybe perhaps possibly probably approximately about around roughly".split())
+NOT_UNITS = HEDGES | set(  # words that change the value, hedge, or take it back
+    "between through until plus minus under above below than least most minimum maximum max beyond upto mod modulo base "
+    "remainder point half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh eighth ninth "
+    "tenth tenths hundredth hundredths thousandth thousandths hundred thousand million billion trillion hundreds thousands "
+    "millions billions trillions quadrillion mil bil lakh crore tens dozen dozens score grand double triple zero one two three "
+    "four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty "
+    "thirty forty fifty sixty seventy eighty ninety squared cubed factorial reciprocal inverse divided multiplied root power "
+    "negative choose sin cos tan cot sec csc log exp sqrt alpha beta gamma theta phi infinity wrong incorrect false wait "
+    "actually but instead except without unless versus something add added when where such with ish nope guess unsure itself".split()
 )
 
 
@@ -355,10 +383,11 @@ def is_unit(word: str) -> bool:
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
-    """ "18 square cm" -> ("18", "cm^2"), "8\\pi apples" -> ("8\\pi", None): only well-known units are compared."""
+    r""" "18 square cm" -> ("18", "cm2"), "60 mph" -> ("60", "mi/h"), "8\pi apples" -> ("8\pi", None): unknown, so not compared."""
     m = re.search(r"([A-Za-z])\s*\^\s*\{?\s*([23])\s*\}?$", text)
     power, body = (m[2], text[: m.end(1)]) if m else ("", text)
-    body = re.sub(r"([0-9)}])([A-Za-z]{2,})$", lambda m: f"{m[1]} {m[2]}" if m[2] in UNITS else m[0], body)
+    body = re.sub(r"(?<=[A-Za-z])\s*/\s*(?=[A-Za-z])", "/", body)  # m / s
+    body = re.sub(r"([0-9)}]) *(/?) *([A-Za-z]{2,})$", lambda m: f"{m[1]} {m[2] and 'per '}{m[3]}" if m[3] in UNITS else m[0], body)
     words, n = body.split(), 0
     while n < min(len(words) - 1, 6) and is_unit(words[-1 - n]):
         n += 1
@@ -367,49 +396,59 @@ def split_unit(text: str) -> tuple[str, str | None]:
     if n == 0 or sentence or words[-1] in SMALL_WORDS or not re.search(r"[0-9]|\\pi|\\sqrt", head):
         return text, None
     units = [w.rstrip(".") for w in words[len(words) - n :]]
-    if units[0] in ("square", "sq", "cubic") and len(units) == 2:
-        power, units = "3" if units[0] == "cubic" else "2", units[1:]
-    unit = UNITS.get(units[0]) if len(units) == 1 else None
-    return head, unit and unit + power
+    if units[0] in ("square", "sq", "cubic", "degrees", "US") and len(units) == 2:
+        power, units = {"square": "2", "sq": "2", "cubic": "3"}.get(units[0], ""), units[1:]
+    parts = [part.strip() for part in f" {' '.join(units)}".replace(" per ", "/").split("/")]
+    known = all(part in UNITS or not part for part in parts)
+    return head, "/".join(UNITS.get(part, "") for part in parts) + power if known else None
+
+
+ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1, "\\overline": 1, "^": 1, "_": 1}
 
 
 def tokenize(text: str) -> list[str]:
-    r"""LaTeX tokens without blanks, all arguments in braces: \frac12 -> \frac { 1 } { 2 }, x^2 -> x ^ { 2 }."""
+    r"""LaTeX tokens without blanks; braces around arguments and nowhere else: \frac12 -> \frac { 1 } { 2 }, {x}^2 -> x ^ { 2 }."""
     queue = re.findall(r"\\[A-Za-z]+|\\.|[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\S", text, re.S)[::-1]
-    out, missing = [], [0]  # missing[-1]: arguments still owed at this depth
+    out, owed, kept = [], [0], []  # owed[-1]: arguments still to come at this depth; kept: is this brace an argument's?
     while queue:
         token = queue.pop()
-        if missing[-1] and token not in ("{", "}", "["):
-            if token[0].isdigit() and out[-1] not in ("^", "_", "\\sqrt") and len(token) > 1:
-                queue.append(token[1:])  # \frac12
-                token = token[0]
-            if token in ("\\frac", "\\sqrt"):  # \frac\sqrt32 is rare: leave it as it stands
-                missing[-1] = 0
-            elif token in "+-" and out[-1] == "^" and queue:  # 10^-3
-                out += ["{", token, queue.pop(), "}"]
-                missing[-1] = 0
-                continue
-            else:
-                out += ["{", token, "}"]
-                missing[-1] -= 1
-                continue
         if token == "{":
-            missing.append(0)
-        elif token == "}" and len(missing) > 1:
-            missing.pop()
-            missing[-1] = max(0, missing[-1] - 1)
-        elif token in ("\\frac", "\\sqrt", "^", "_"):
-            missing[-1] = 2 if token == "\\frac" else 1
-        out.append(token)
-    return out
+            kept.append(owed[-1] > 0)
+            owed.append(0)
+            out += ["{"] * kept[-1]
+        elif token == "}" and kept:
+            owed.pop()
+            owed[-1] -= kept[-1]
+            out += ["}"] * kept.pop()
+        elif token == "[" and owed[-1] and out[-1] == "\\sqrt":
+            while token != "]" and queue:
+                out.append(token)
+                token = queue.pop()
+            out.append(token)
+        elif token in ARGUMENTS:  # \frac\sqrt32 is rare: leave it as it stands
+            owed[-1] = ARGUMENTS[token]
+            out.append(token)
+        elif not owed[-1]:
+            out.append(token)
+        elif token in ("+", "-") and out[-1] == "^" and queue:  # 10^-3
+            out += ["{", token, queue.pop(), "}"]
+            owed[-1] = 0
+        else:
+            if token[0].isdigit() and len(token) > 1 and out[-1] not in ("^", "_", "\\sqrt"):  # \frac12, but x^10
+                queue.append(token[1:])
+                token = token[0]
+            out += ["{", token, "}"]
+            owed[-1] -= 1
+    return out + ["{"] * len(kept)
 
 
 # Numbers as they look in blank-separated tokens.
 N, SIGN = r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)", r"([+-] )?"
 PLAIN = re.compile(SIGN + N)
-SLASH = re.compile(SIGN + rf"(?:([0-9]+) )?{N} / ([+-] )?{N}")
-FRAC = re.compile(SIGN + rf"(?:([0-9]+) )?\\frac {{ ([+-] )?{N} }} {{ ([+-] )?{N} }}")
+SLASH = re.compile(SIGN + rf"(?:([1-9][0-9]*) )?{N} / ([+-] )?{N}")
+FRAC = re.compile(SIGN + rf"(?:([1-9][0-9]*) )?\\frac {{ ([+-] )?{N} }} {{ ([+-] )?{N} }}")
 POWER = re.compile(SIGN + rf"(?:{N} (?:\\times|\\cdot|\*|x) )?10 \^ {{ ([+-] )?([0-9]{{1,2}}) }}")
+REPEATING = re.compile(SIGN + r"([0-9]*) ?\.([0-9]*) ?\\overline { ([0-9]+) }")
 E = re.compile(SIGN + N + r" [eE] ([+-] )?([0-9]{1,2})")
 
 
@@ -417,9 +456,15 @@ def number(tokens: list[str]) -> Fraction | None:
     r"""The exact value of a decimal, fraction, mixed number (2 1/2) or small power of ten (5 \times 10^3), else None."""
     if len(tokens) > 20 or any(len(token) > MAX_DIGITS for token in tokens):
         return None
+    if tokens[:2] in (["-", "("], ["+", "("]) and encloses(tokens[1:]):
+        value = number(tokens[2:-1])
+        return value and signed(tokens[0], value)
     text = " ".join(tokens)
     if m := PLAIN.fullmatch(text):
         return signed(m[1], Fraction(m[2]))
+    if m := REPEATING.fullmatch(text):
+        start, period = Fraction(f"{m[2] or 0}.{m[3] or 0}"), Fraction(int(m[4]), 10 ** len(m[4]) - 1)
+        return signed(m[1], start + period / 10 ** len(m[3]))
     if m := SLASH.fullmatch(text):
         sign, whole, top, sign_bottom, bottom = m.groups()
         sign_top = None
@@ -446,24 +491,29 @@ def signed(sign: str | None, value: Fraction) -> Fraction:
     return -value if sign and sign.startswith("-") else value
 
 
-RELATIONS = set("= < > : ; | \\le \\ge \\ne \\approx \\equiv \\to \\cup \\cap".split())
+RELATIONS = set(r", & \\ = < > : ; \le \ge \ne \approx \equiv \to \cup \cap \lor \land \vee \wedge \implies \iff".split())
 
 
 def terms(tokens: list[str], depth: int = 0) -> tuple:
-    """An expression as its sorted signed terms, so that 2 + x = x + 2; the order of factors stays as written."""
-    if depth == MAX_DEPTH or RELATIONS & set(tokens):
+    """An expression as its sorted signed terms, so that 2 + x = x + 2, with nothing moved across an "=", "<" or ","."""
+    if depth == MAX_DEPTH or "|" in tokens:
         return tuple(tokens)
+    if tokens[:1] == ["("] and encloses(tokens):
+        tokens = tokens[1:-1]
     tokens = [{"\\cdot": "*", "\\times": "*"}.get(token, token) for token in tokens]
     tokens = [t for t, after in zip(tokens, tokens[1:] + [""]) if t != "*" or after[:1].isdigit() or after in "+-"]
-    found, level = [["+"]], 0
+    sides, level = [[["+"]]], 0
     for token in tokens:
         level += (token in OPEN) - (token in CLOSE)
-        if level == 0 and token in ("+", "-") and found[-1][-1] not in ("*", "/"):
-            found.append([token])
+        if level == 0 and token in RELATIONS:
+            sides += [token, [["+"]]]
+        elif level == 0 and token in ("+", "-") and sides[-1][-1][-1] not in ("*", "/"):
+            sides[-1].append([token])
         else:
-            found[-1].append(token)
-    found = found[found[0] == ["+"] :]  # no term before a leading sign
-    return tuple(sorted((term(t, depth) for t in found), key=repr))
+            sides[-1][-1].append(token)
+    for i in range(0, len(sides), 2):  # no term before a leading sign
+        sides[i] = tuple(sorted((term(t, depth) for t in sides[i][sides[i][0] == ["+"] :]), key=repr))
+    return tuple(sides)
 
 
 def term(tokens: list[str], depth: int) -> tuple:
@@ -475,83 +525,94 @@ def term(tokens: list[str], depth: int) -> tuple:
         single = len(bottom) == 1 or encloses(argument)  # x, 2^{9}, \sqrt{2}, (x+1); but in 1/2x the x may be above
         if top and single and top.count("(") == top.count(")"):
             body = ["\\frac", "{", *top, "}", "{", *bottom, "}"]
-    middle = group_end(body, 1)
-    if body[:2] != ["\\frac", "{"] or body[middle : middle + 1] != ["{"]:
+    if body[:1] != ["\\frac"]:
+        return sign, *product(body, depth)
+    closing = brackets(body)
+    middle = closing.get(1, len(body)) + 1
+    if middle not in closing:
         return sign, *body
-    end = group_end(body, middle)
+    end = closing[middle] + 1
     top, bottom, rest = body[2 : middle - 1], body[middle + 1 : end - 1], body[end:]
     if top[:1] == ["-"] and not {"+", "-"} & set(top[1:]):
         sign, top = "-" if sign == "+" else "+", top[1:]
     if len(top) == 1 and top[0].isdigit() and rest and not rest[0].isdigit() and rest[0] not in "^_!" and "/" not in rest:
         top, rest = rest if top == ["1"] else top + rest, []
-    top, bottom = (part[1:-1] if part[:1] == ["("] and encloses(part) else part for part in (top, bottom))
-    return sign, "\\frac", terms(top, depth + 1), terms(bottom, depth + 1), *rest
+    return sign, "\\frac", terms(top, depth + 1), terms(bottom, depth + 1), *product(rest, depth)
+
+
+def product(tokens: list[str], depth: int) -> tuple:
+    r"""The factors, each bracket read as a sum; roots, \pi and sums are sorted to the end: i\sqrt{3} = \sqrt{3}i.
+
+    Letters keep their order, since they may be a word. With a function or a second number nothing is moved.
+    """
+    closing, factors, i = brackets(tokens), [], 0
+    while i < len(tokens):
+        part, end = tokens[i], closing.get(i, i)
+        if end > i:
+            part = part, terms(tokens[i + 1 : end], depth + 1), tokens[end]
+        if factors and (part in ("^", "_", "!", "'") or factors[-1][-1] in ("^", "_", "\\sqrt") or factors[-1][-1][0] == "["):
+            factors[-1] += (part,)
+        else:
+            factors.append((part,))
+        i = end + 1
+    ranks = [rank(factor[0]) for factor in factors]
+    if None in ranks or 0 in ranks[1:]:
+        return tuple(factors)
+    return tuple(sorted(factors, key=lambda f: (rank(f[0]), repr(f) if rank(f[0]) == 2 else "")))
+
+
+def rank(head: str | tuple) -> int | None:
+    """0 for a number, 1 for a letter, 2 for what may be moved; None for all else, such as \\sin, f(x) or (1,2)."""
+    if isinstance(head, tuple):  # a sum: one side, several terms
+        return 2 if head[0] == "(" and len(head[1]) == 1 and len(head[1][0]) > 1 else None
+    if head in ("\\sqrt", "\\pi"):
+        return 2
+    return 1 if len(head) == 1 and head.islower() and head not in "fgh" else 0 if head[0] in ".0123456789" else None
 
 
 # ---------------------------------------------------------------- the rule of the paper's code
 
 
+AUTHORS_BOX = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")  # one level of braces inside: not \frac{\sqrt{3}}{2}
+AUTHORS_NUMBER = re.compile(r"-?\d+\.?\d*")
+
+
 def authors_grade(response: str, answer: str, kind: str) -> bool:
-    """String against string, as in the authors' reward (math) and "flexible" GSM8K evaluation (gsm8k)."""
-    boxed = authors_boxes(response)
-    if kind == "math":
-        return bool(boxed) and authors_equal(boxed[-1], answer)
-    line = re.search(r"####([^\n]*)", response)
-    numbers = NUMBER.findall(response)
-    found = line[1] if line else boxed[-1] if boxed else numbers[-1] if numbers else None
-    if found is None:
-        return False
-    left, right = first_number(found), first_number(answer)
-    close = left is not None and right is not None and abs(left - right) <= abs(right) / 10_000
-    return close or authors_equal(found, answer)
-
-
-NUMBER = re.compile(r"-?[0-9][0-9,]*(?:\.[0-9]+)?|-?\.[0-9]+")
+    """As the authors' reward (math: string against string) and "flexible" GSM8K evaluation (gsm8k: also first numbers)."""
+    boxed = AUTHORS_BOX.findall(response)
+    if kind == "math":  # equal after the first or after the second normalisation; "1,000" is not "1000"
+        found = boxed[-1].strip() if boxed else ""
+        if max(found.count("\\text{ "), answer.count("\\text{ ")) > 1:  # their code gives up on two units
+            return found == answer
+        one, two = authors_normal(found), authors_normal(answer)
+        return bool(found) and (one == two or authors_second(one) == authors_second(two))
+    line, numbers = re.search(r"####\s*(.+)", response), AUTHORS_NUMBER.findall(response)
+    found = line[1] if line else boxed[-1] if boxed and boxed[-1].strip() else numbers[-1] if numbers else ""
+    one, two = authors_second(found), authors_second(answer)
+    left, right = first_number(one), first_number(two)
+    close = left is not None and right is not None and abs(left - right) <= abs(right) / 10_000 + Fraction(1, 10**8)
+    return bool(one) and (one == two or close)
 
 
 def first_number(text: str) -> Fraction | None:
-    m = NUMBER.search(text.replace("$", "").replace("%", ""))
-    return Fraction(m[0].replace(",", "")) if m and len(m[0]) <= MAX_DIGITS else None
-
-
-def authors_boxes(text: str) -> list[str]:
-    r"""Contents of \boxed{...} with at most one level of braces inside: \boxed{\frac{\sqrt{3}}{2}} is not found."""
-    found, start = [], text.find("\\boxed{")
-    while start >= 0:
-        depth, end = 1, start + 7
-        while end < len(text) and 0 < depth <= 2:
-            depth += (text[end] == "{") - (text[end] == "}")
-            end += 1
-        if depth == 0:
-            found.append(text[start + 7 : end - 1])
-        start = text.find("\\boxed{", end if depth == 0 else start + 7)
-    return found
-
-
-def authors_equal(found: str, answer: str) -> bool:
-    """Equal after the first or after the second normalisation; no value is computed, so "1,000" is not "1000"."""
-    one, two = authors_normal(found), authors_normal(answer)
-    return one == two or authors_second(one) == authors_second(two)
+    m = AUTHORS_NUMBER.search(re.sub("[,$%]", "", text))
+    return Fraction(m[0]) if m and len(m[0]) <= MAX_DIGITS else None
 
 
 def authors_normal(text: str) -> str:
-    """Normalisation in the manner of Hendrycks et al. (MATH): spelling only."""
-    text = text.replace("\n", "").replace("\\!", "").replace("tfrac", "frac").replace("dfrac", "frac")
-    for gone in ("\\left", "\\right", "^{\\circ}", "^\\circ", "\\$"):
-        text = text.replace(gone, "")
-    text = text.split("\\text{ ")[0].replace("\\%", "").replace("%", "")  # drops units, and hedges: "5\text{ or }6" is 5
-    text = re.sub(r"(?<![0-9])\.(?=[0-9])", "0.", text)
-    if text.count("=") == 1 and len(text.split("=")[0].strip()) <= 2:
+    r"""Normalisation of Hendrycks et al. (MATH): spelling only. Quirks: a bare % stays, and \sqrt 3 becomes \sqrt{}3."""
+    text = re.sub(r"\n|\\!|\\left|\\right|\^\{\\circ\}|\^\\circ|\\\$", "", re.sub("[td]frac", "frac", text.replace("\\\\", "\\")))
+    text = text.split("\\text{ ")[0].replace("\\%", "")  # drops units, and hedges: "5\text{ or }6" is 5
+    text = re.sub(r"(^|[ {])\.", r"\g<1>0.", text)
+    if text.count("=") == 1 and len(text.split("=")[0]) <= 2:
         text = text.split("=")[1]
-    text = re.sub(r"\\sqrt([0-9A-Za-z])", r"\\sqrt{\1}", text.replace(" ", ""))
-    text = re.sub(r"\\frac([0-9A-Za-z])([0-9A-Za-z]|(?=\{))", lambda m: f"\\frac{{{m[1]}}}" + (m[2] and f"{{{m[2]}}}"), text)
-    text = re.sub(r"(\\frac\{[^{}]*\})([0-9A-Za-z])", r"\1{\2}", text)
-    if text == "0.5":
-        return "\\frac{1}{2}"
-    return re.sub(r"^(-?[0-9]+)/(-?[0-9]+)$", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"\\sqrt([^{])", r"\\sqrt{\1}", text).replace(" ", "")
+    text = re.sub(r"\\frac([^{])(.)", lambda m: f"\\frac{{{m[1]}}}" + (m[2] if m[2] == "{" else f"{{{m[2]}}}"), text)
+    text = "\\frac{1}{2}" if text == "0.5" else text
+    return re.sub(r"^(0|-?[1-9][0-9]*)/(0|-?[1-9][0-9]*)$", r"\\frac{\1}{\2}", text)
 
 
 def authors_second(text: str) -> str:
-    """Unwrap text and fonts, drop spacing and dollars, lower case, no final full stop."""
-    text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1", text)
-    return re.sub(r"\\[,;: ]|\\quad|\$|\s", "", text).lower().removesuffix(".")
+    """Unwrap text and fonts, drop spacing and dollars, lower case, no final full stops."""
+    text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^}]{1,300})\}", r"\1", " ".join(text.split())).replace("\\%", "%")
+    return re.sub(r"\\[,:;!]|\\?\$", "", text).lower().rstrip(".").strip()

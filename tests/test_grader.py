@@ -59,6 +59,17 @@ GSM8K = [
     ("#### 18 \\text{ dollars}", "18", RIGHT),
     ("#### 75%", "75", RIGHT),
     ("#### 1 1/2 cups", "1.5", RIGHT),
+    ("#### 18 US dollars", "18", RIGHT),
+    ("#### $18/day", "18", RIGHT),
+    ("#### 18 m\u00b2", "18", RIGHT),
+    ("#### 18 apples left over", "18", RIGHT),
+    ("#### 18 fewer cookies", "18", RIGHT),
+    ("#### 18 times", "18", RIGHT),
+    ("#### $\\$18$ ####", "18", RIGHT),
+    ("#### -(2)", "-2", RIGHT),
+    ("**Answer**: 18", "18", RIGHT),
+    ("#### 18\nSo he has to wait 18 days.", "18", RIGHT),
+    ("#### 20\nOops, that is wrong.\n#### 18", "18", RIGHT),
     ("#### 18\t", "18", RIGHT),
     ("#### 18\r\n", "18", RIGHT),
     ("#### 13, 5", "13, 5", RIGHT),
@@ -144,6 +155,23 @@ GSM8K = [
     ("#### 13.5", "13, 5", WRONG),
     ("#### 5, 13", "13, 5", WRONG),
     ("#### 13", "13, 5", WRONG),
+    ("#### 18 # 20", "18", WRONG),
+    ("#### 18ish", "18", WRONG),
+    ("#### 18 maximum", "18", WRONG),
+    ("#### 18 and 20", "18", WRONG),
+    ("#### 18 and a half", "18", WRONG),
+    ("#### 18 over 2", "18", WRONG),
+    ("#### 18 times two", "18", WRONG),
+    ("#### 18 per 2 days", "18", WRONG),
+    ("#### {18", "18", WRONG),
+    ("#### 18\nor 20", "18", WRONG),
+    ("#### 18\nWait, that's wrong, it should be 20.", "18", WRONG),
+    ("#### 18\nSorry, I made a mistake.", "18", WRONG),
+    ("#### 18\nThis is not correct.", "18", WRONG),
+    ("The answer is 18. Or 20.", "18", WRONG),
+    ("\\boxed{20} or \\boxed{18}", "18", WRONG),
+    ("#### 20\n## Question\n9 * 2?\n#### 18", "18", WRONG),
+    ("#### None", "None", WRONG),
     ("#### ", "", WRONG),
     ("#### 18", "", WRONG),
 ]
@@ -276,6 +304,42 @@ MATH = [
     ("twenty-one", "\\text{Twenty-one}", RIGHT),
     ("\\{(1,2),(3,4)\\}", "\\{(3,4),(1,2)\\}", RIGHT),
     ("\\infty", "+\\infty", RIGHT),
+    ("{3}/{4}", "\\frac{3}{4}", RIGHT),
+    ("-\\left(\\frac13\\right)", "-\\frac{1}{3}", RIGHT),
+    ("-{7}", "-7", RIGHT),
+    ("{106^\\circ}", "106^\\circ", RIGHT),
+    ("0.\\bar3", "\\frac13", RIGHT),
+    ("1.\\overline{27}", "\\frac{14}{11}", RIGHT),
+    ("11111111100", "11,\\! 111,\\! 111,\\! 100", RIGHT),
+    ("58\u2009500", "58,500", RIGHT),
+    ("6.72 \\times 10^{-5}", ".0000672", RIGHT),
+    ("5.4\u00a2", "5.4\\text{ cents}", RIGHT),
+    ("18 \\text{ m}/\\text{s}", "18", RIGHT),
+    ("60 \\text{ miles per hour}", "60\\text{ mph}", RIGHT),
+    ("\\bm{18}", "18", RIGHT),
+    ("104^\\circ F", "104\\text{ degrees Fahrenheit}", RIGHT),
+    ("6:35 PM", "6:35\\text{ p.m.}", RIGHT),
+    ("5, -5", "\\pm 5", RIGHT),
+    ("5 \\text{ and } -5", "\\pm 5", RIGHT),
+    ("1, 2, \\text{ and } 3", "1,2,3", RIGHT),
+    ("12 \\text{ and } 13", "12, 13", RIGHT),
+    ("\\{-2, 1+\\sqrt{5}, 1-\\sqrt{5}\\}", "\\{1\\pm\\sqrt{5},-2\\}", RIGHT),
+    ("(-inf, 0] U [4, infinity)", "(-\\infty, 0] \\cup [4, \\infty)", RIGHT),
+    ("\\left(\\begin{array}{cc} 1 & 2 \\\\ 3 & 4 \\end{array}\\right)", "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", RIGHT),
+    ("\\sqrt[3]4", "\\sqrt[3]{4}", RIGHT),
+    ("\\dfrac{\\sqrt{{3}}}{{2}}", "\\frac{\\sqrt{3}}{2}", RIGHT),
+    ("\\sqrt{\\sqrt{3}+2}", "\\sqrt{2+\\sqrt{3}}", RIGHT),
+    ("1 + \\sqrt{3}i", "1+i\\sqrt{3}", RIGHT),
+    ("2r\\pi", "2\\pi r", RIGHT),
+    ("(b+2)(5+a)", "(a+5)(b+2)", RIGHT),
+    ("(x+1)(x-2)^2", "(x-2)^2(x+1)", RIGHT),
+    ("2^{(1+n)}", "2^{n+1}", RIGHT),
+    ("x\u00b2", "x^2", RIGHT),
+    ("y^2 + x^2 = 25", "x^2+y^2=25", RIGHT),
+    ("x <= 3", "x \\leq 3", RIGHT),
+    ("\\cot(x)", "\\cot x", RIGHT),
+    ("\\log_2{3}", "\\log_2 3", RIGHT),
+    ("2\\sin(b)\\cos(a)", "2 \\sin b \\cos a", RIGHT),
     # wrong
     ("", "18", WRONG),
     ("", "", WRONG),
@@ -370,6 +434,31 @@ MATH = [
     ("\\text{not odd}", "\\text{odd}", WRONG),
     ("X", "x", WRONG),
     ("A, B, C, D", "\\text{(C)}", WRONG),
+    ("\\text{not } x = 5", "5", WRONG),
+    ("x \\not= 5", "5", WRONG),
+    ("5/\\text{cm}^2", "5\\text{ cm}^2", WRONG),
+    ("\\$5.4", "5.4\\text{ cents}", WRONG),
+    ("60 \\text{ km/h}", "60\\text{ mph}", WRONG),
+    ("30 \\text{ radians}", "30^\\circ", WRONG),
+    ("104^\\circ C", "104^\\circ F", WRONG),
+    ("145^\\circ\\text{ million}", "145^\\circ", WRONG),
+    ("106^\\circx", "106", WRONG),
+    ("0\\frac{1}{2}", "\\frac12", WRONG),
+    ("0.3\\overline{4}", "0.\\overline{34}", WRONG),
+    ("6:35 AM", "6:35\\text{ p.m.}", WRONG),
+    ("(a+2)(b+5)", "(a+5)(b+2)", WRONG),
+    ("(x+1)^2(x-2)", "(x-2)^2(x+1)", WRONG),
+    ("f(y)g(x)", "f(x)g(y)", WRONG),
+    ("f(c+a, b)", "f(a, b+c)", WRONG),
+    ("(23)(12)", "(12)(23)", WRONG),
+    ("BAC_{12}", "ABC_{12}", WRONG),
+    ("|x+2|C", "|x+2|+C", WRONG),
+    ("2\\begin{pmatrix} 1 \\\\ 2+x \\end{pmatrix}", "2\\begin{pmatrix} 1+x \\\\ 2 \\end{pmatrix}", WRONG),
+    ("\\sin(x/2)", "\\frac{\\sin x}{2}", WRONG),
+    ("\\sin(x\\cos y)", "\\sin x\\cos y", WRONG),
+    ("\\ln(2+1)", "\\ln 2+1", WRONG),
+    ("\\{1+\\sqrt{5}, -2\\}", "\\{1\\pm\\sqrt{5},-2\\}", WRONG),
+    ("x^2 = 25 + y^2", "x^2+y^2=25", WRONG),
     ("\\sqrt{-3}", "\\sqrt{3}", WRONG),
     ("\\sqrt{32}", "\\sqrt{3}2", WRONG),
     ("1101", "1101_2", WRONG),
@@ -404,7 +493,8 @@ BOXES = [
     ("\\boxed{ unclosed, then \\boxed{5}", "5", RIGHT),
     ("} } \\boxed{5} { {", "5", RIGHT),
     ("\\boxed{" * 5000 + "5", "5", WRONG),
-    ("\\boxed{" + "{" * 400 + "5" + "}" * 400 + "}", "5", WRONG),
+    ("\\boxed{" + "{" * 400 + "5" + "}" * 400 + "}", "5", RIGHT),  # braces do not show in print
+    ("\\boxed{" + "{" * 3000 + "5" + "}" * 3000 + "}", "5", WRONG),
     ("\\boxed{" + "(" * 3000 + "5" + ")" * 3000 + "}", "5", WRONG),
     ("\\boxed{" + "(" * 300 + "5" + ")" * 300 + "}", "6", WRONG),
     ("{" * 10_000 + "}" * 9_000 + "\\boxed{5}", "5", RIGHT),
@@ -414,6 +504,15 @@ BOXES = [
     ("The line through P and Q: \\boxed{5}", "5", RIGHT),
     ("The ratio P:Q:R gives \\boxed{5}", "5", RIGHT),
     ("The answer to the question: \\boxed{5}", "5", RIGHT),
+    ("\\boxed{5}. We can verify that this is right. I hope it is correct.", "5", RIGHT),
+    ("\\boxed{4}\n\nWait, that's wrong.\n\n\\boxed{5}", "5", RIGHT),
+    ("\\boxed{5}. Wait, that is wrong.", "5", WRONG),
+    ("\\boxed{5}\n\nActually, it should be 6.", "5", WRONG),
+    ("\\boxed{5}. No, that's incorrect; it is 6.", "5", WRONG),
+    ("$\\boxed{5}$ or $6$", "5", WRONG),
+    ("$\\boxed{6}$ or $\\boxed{5}$", "5", WRONG),
+    ("\\boxed{6} \\text{ or } \\boxed{5}", "5", WRONG),
+    ("\\boxed{6}\n\n## New problem\n2 + 3? \\boxed{5}", "5", WRONG),
     ("The answer is 5.", "5", WRONG),
     ("#### 5", "5", WRONG),
     ("\\boxed{\\frac{\\sqrt{\\frac{1}{3}}}{2}}", "\\frac{\\sqrt{\\frac{1}{3}}}{2}", RIGHT),
@@ -433,6 +532,14 @@ AUTHORS = [
     ("\\boxed{1,000}", "1000", "math", WRONG),
     ("\\boxed{8.0}", "8", "math", WRONG),
     ("\\boxed{0.25}", "\\frac14", "math", WRONG),
+    ("\\boxed{25\\%}", "25", "math", RIGHT),
+    ("\\boxed{25%}", "25", "math", WRONG),
+    ("\\boxed{\\sqrt3}", "\\sqrt{3}", "math", RIGHT),
+    ("\\boxed{\\sqrt 3}", "\\sqrt{3}", "math", WRONG),  # becomes \sqrt{}3
+    ("\\boxed{\\frac{270}{7}}", "\\frac{270}7", "math", WRONG),
+    ("\\boxed{ab = 5}", "5", "math", WRONG),
+    ("\\boxed{5\\text{ cm}\\text{ or }6}", "5", "math", WRONG),  # two units: compared as they stand
+    ("\\boxed{6} \\boxed{}", "6", "math", WRONG),
     ("#### 18", "18", "math", WRONG),
     ("\\boxed{4}\nQuestion: 2 + 3?\n\\boxed{5}", "5", "math", RIGHT),  # the last box anywhere
     ("\\boxed{}", "", "math", WRONG),
@@ -444,6 +551,10 @@ AUTHORS = [
     ("it is 18", "18", "gsm8k", RIGHT),
     ("it is 20000.1", "20000", "gsm8k", RIGHT),
     ("it is 20003", "20000", "gsm8k", WRONG),
+    ("it is 1,000", "1000", "gsm8k", WRONG),  # the last number is 000
+    ("####\n18 eggs", "18", "gsm8k", RIGHT),
+    ("\\boxed{\\frac{1}{2}}", "1", "gsm8k", RIGHT),  # the first number
+    ("#### \\frac{1}{2}", "0.5", "gsm8k", WRONG),
     ("no idea", "18", "gsm8k", WRONG),
 ]
 
@@ -471,7 +582,7 @@ def test_authors_rule(response, answer, kind, verdict):
 
 def test_every_right_answer_equals_itself():
     for _, answer, _ in MATH + GSM8K:
-        assert grade(f"\\boxed{{{answer}}}", answer) is bool(answer), answer
+        assert grade(f"\\boxed{{{answer}}}", answer) is (answer not in ("", "None")), answer
 
 
 def test_extract():
@@ -535,37 +646,73 @@ def test_spellings_of_numbers():
             assert grade(f"\\boxed{{{pair[1]}}}", pair[0]) is (gold == written), pair
 
 
+SAMPLE = Path(__file__).parents[2] / "shared/data/openmathinstruct2_sample.jsonl"
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason=f"{SAMPLE} is missing (NVIDIA/NeMo-Skills, tests/data/openmathinstruct2.test)")
+def test_answers_of_openmathinstruct():
+    """Real reference answers: each equals itself in other spellings, none equals another or itself with a change."""
+    answers = sorted({json.loads(line)["expected_answer"] for line in SAMPLE.read_text().splitlines()})
+    for answer in answers:
+        plain = answer.replace("\\text", "\\mathrm").replace("\\frac", "\\dfrac").replace("pmatrix", "bmatrix")
+        for same in (plain, plain.replace("(", "\\left(").replace(")", "\\right)"), f"{{{answer}}}", f"${answer}$.", answer.replace("-", "\u2212")):
+            assert grade(f"\\boxed{{{same}}}", answer), (same, answer)
+        changes = ["-{}", "{}3", "2{}", "{}^2", "{}x", "{}!", "{}+1", "{}, 7", "({}, 7)", "[{}]", "\\sqrt{{{}}}", "\\pm {}", "\\ne {}", "\\frac{{1}}{{{}}}"]
+        changes += ["{} \\text{{ or }} 71", "71 \\text{{ or }} {}", "\\text{{not }} {}", "{} \\text{{ million}}", "{}}} or \\boxed{{71", "{}}} \\boxed{{71"]
+        for change in changes:
+            if (answer, change) not in {("0", "-{}"), ("1", "\\frac{{1}}{{{}}}")} and "\\\\" not in answer:
+                assert not grade(f"\\boxed{{{change.format(answer)}}}", answer), (change, answer)
+        for other in answers:
+            if other != answer and {answer, other} not in ({"90", "90^\\circ"}, {"40", "40\\%"}):
+                assert not grade(f"\\boxed{{{other}}}", answer), (other, answer)
+
+
 SOUP = (
-    r"\boxed{ \boxed } { } ( ) [ ] \{ \} \frac \dfrac \sqrt ^ _ \text{ \left \right \pm \cup , . ; : = + - * / ! % $ \$ \% & \\ "
-    r"\pi \infty \circ ^\circ \begin{pmatrix} \end{pmatrix} \times \cdot 10^ 0 1 2 12 345 1,234 0.5 .5 1e9 e x y or and cm dollars "
-    r"#### Question: Q: A: answer is \! \, ~ | < > \le ' "
-).split() + [" ", "\n", "\t", "\0", "\x1b", "\u2212", "\u00bd", "\u00b2", "\uff11", "\u200b", "\U0001d7d9", "9" * 120, "(" * 60, "{" * 60]
+    r"\boxed{ \boxed } { } ( ) [ ] \{ \} \frac \dfrac \sqrt \sqrt[ ^ _ \text{ \left \right \pm \cup , . ; : = + - * / ! % $ \$ \% & \\ | "
+    r"\pi \infty \circ ^\circ \begin{pmatrix} \end{pmatrix} \times \cdot \sin \log_ \overline 10^ 0 1 2 12 345 1,234 0.5 .5 1e9 1e1000000000 "
+    r"9^{9^{9}} e x y (x+1) {x} or and cm dollars m/s #### Question: Q: A: answer is wait, \! \, ~ | < > \le ' "
+).split() + [" ", "\n", "\t", "\0", "\x1b", "\u2212", "\u00bd", "\u00b2", "\uff11", "\u200b", "\u2009", "\U0001d7d9", "\ud800", "9" * 120, "(" * 60, "{" * 60]
+FRAMES = ["{}", "\\boxed{{{}}}", "\\boxed{{{}}}", "\\boxed{{{}", "#### {}", "the answer is {}", "\\boxed{{5}} {} \\boxed{{6}}"]
 
 
 def soup(rng: random.Random) -> str:
-    text = "".join(rng.choices(SOUP, k=rng.randrange(1, 9)))
-    return rng.choice(["{}", "\\boxed{{{}}}", "\\boxed{{{}}}", "#### {}", "the answer is {}"]).format(text)
+    """A short random string: mostly pieces of LaTeX, sometimes any characters, sometimes one piece up to 10,000 times."""
+    dice = rng.random()
+    if dice < 0.94:
+        text = "".join(rng.choices(SOUP, k=rng.randrange(1, 9)))
+    elif dice < 0.98:
+        text = "".join(chr(rng.randrange(0x300) if rng.random() < 0.9 else rng.randrange(0x110000)) for _ in range(40))
+    else:
+        piece = "".join(rng.choices(SOUP, k=rng.choice([1, 1, 2, 3])))
+        text = piece * rng.choice([30, 900 // len(piece), 10_000])
+        text = text[: rng.choice([960, 20_000, 200_000])]
+    return rng.choice(FRAMES).format(text)
+
+
+def fuzz(count: int, seed: int) -> tuple[float, str]:
+    """Grade `count` random strings; the longest time of one call in seconds of processor time, and its response."""
+    rng, slowest = random.Random(f"fuzz {seed}"), (0.0, "")
+    for i in range(count):
+        response, kind = soup(rng), ("math", "gsm8k")[i % 2]
+        calls = [lambda: reward(response, "7919", kind=kind, format_score=0.1) in (0.0, 0.1)]
+        if i % 4 == 0:
+            calls.append(lambda: grade(response, "7919", kind=kind, rule="authors") is False)
+        if i % 8 == 0:  # any string as reference answer
+            answer, rule = soup(rng), ("ours", "authors")[i // 8 % 2]
+            calls.append(lambda: grade(response, answer, kind=kind, rule=rule) in (False, True))
+        for call in calls:
+            start = time.process_time()
+            assert call(), response
+            slowest = max(slowest, (time.process_time() - start, response))
+    return slowest
 
 
 def test_random_strings_never_raise():
-    rng = random.Random(0)
-    for i in range(100_000):
-        response, kind = soup(rng), ("math", "gsm8k")[i % 2]
-        assert reward(response, "7919", kind=kind, format_score=0.1) in (0.0, 0.1), response
-        if i % 4 == 0:
-            assert grade(response, "7919", kind=kind, rule="authors") is False, response
-        if i % 10 == 0:
-            grade(response, soup(rng), kind=kind)  # any string as reference answer
+    seconds, response = fuzz(20_000, seed=0)
+    assert seconds < 1, response  # about 0.01; generous because machines stall
 
 
-def test_random_characters_never_raise():
-    rng = random.Random(1)
-    for _ in range(2_000):
-        text = "".join(chr(rng.randrange(0x300) if rng.random() < 0.9 else rng.randrange(0x110000)) for _ in range(40))
-        assert grade(f"\\boxed{{{text}}}", "7919") is False
-
-
-@pytest.mark.parametrize("piece", [t for t in SOUP if t.strip()] + ["\\boxed{5}", "#### 5 ", "\n", "  ", "answer is 5 ", "1,", "\\text{a", "<<", "a "])
+@pytest.mark.parametrize("piece", [t for t in SOUP if t.strip()] + ["\\boxed{5}", "\\boxed{5} or ", "\\sin(", "\\text{a}", ". wait", "m / ", "#### 5 ", "\n", "  ", "answer is 5 ", "1,", "\\text{a", "<<", "a "])
 def test_work_is_bounded(piece):
     """No repeated piece makes grading slow; the bound is generous because machines stall."""
     for form in ("{}", "\\boxed{{{}}}", "#### {}", "\\boxed{{{}"):
