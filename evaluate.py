@@ -51,7 +51,7 @@ class Config:
     max_response: int = 1024  # new tokens
     # judging
     k: str = "1,8,32"  # of pass@k, each at most n
-    kind: str = ""  # grading rules, math or gsm8k; default by the problems' source, as in training
+    kind: str = ""  # grading rules, math, gsm8k or ordered; default by the problems' source, as in training
     rule: str = "ours"  # of the grader: ours (exact values), or the authors' (strings)
     seed: int = 0  # of the samples and of the choice of examples
     out: str = ""  # file of result rows; default results.jsonl beside the checkpoint
@@ -295,7 +295,7 @@ def main(config: Config) -> None:
     for task in tasks:
         known = is_likelihood(task) or task in NAMES or task.endswith(".jsonl") or os.path.exists(task)
         check(known, f"unknown task {task!r}; choose {', '.join(NAMES)}, a .jsonl file, general, or of its benchmarks {', '.join(BENCHMARKS)}")
-    check(config.kind in ("", "math", "gsm8k"), f"--kind {config.kind}: choose math or gsm8k")
+    check(config.kind in ("", "math", "gsm8k", "ordered"), f"--kind {config.kind}: choose math, gsm8k or ordered")
     check(config.rule in ("ours", "authors"), f"--rule {config.rule}: choose ours or authors")
     check(config.style in ("ours", "authors"), f"--style {config.style}: choose ours or authors")
     check(config.temperature >= 0 and 0 < config.top_p <= 1, f"--temperature {config.temperature} --top_p {config.top_p}: at least 0, and above 0 up to 1")

@@ -35,8 +35,11 @@ MAX_DEPTH = 8  # brackets inside brackets that are read as structure; deeper one
 
 
 def grade(response: str, answer: str, kind: str = "math", rule: str = "ours") -> bool:
-    """True if the last committed answer of `response` equals the reference `answer`; kind is "gsm8k" or "math"."""
-    assert kind in ("gsm8k", "math") and rule in ("ours", "authors"), f"unknown kind {kind!r} or rule {rule!r}"
+    """True if the last committed answer of `response` equals the reference `answer`.
+
+    kind is "gsm8k", "math", or "ordered": as math, but where the answer is a bare list ("5, 4") its order counts.
+    """
+    assert kind in ("gsm8k", "math", "ordered") and rule in ("ours", "authors"), f"unknown kind {kind!r} or rule {rule!r}"
     if answer in (None, "", "None", "nan"):  # a missing reference answer never pays
         return False
     if rule == "authors":
@@ -46,7 +49,7 @@ def grade(response: str, answer: str, kind: str = "math", rule: str = "ours") ->
     if found is None or gold is None:
         return False
     readings = (True, False) if "," in found else (True,)  # "1,234" is a number or a pair: whichever the reference answer is
-    return any(same(gold, read(found, merge)) for merge in readings)
+    return any(same(gold, read(found, merge), any_order=kind == "math") for merge in readings)
 
 
 def reward(response: str, answer: str, kind: str = "math", format_score: float = 0.0, rule: str = "ours") -> float:
@@ -61,7 +64,7 @@ def reward(response: str, answer: str, kind: str = "math", format_score: float =
     if value is None:
         return 0.0
     parts = value.value if value.kind in (",", "()") else [value]  # a pair of numbers is as good as a number
-    return format_score if kind == "math" or all(part.kind == "number" for part in parts) else 0.0
+    return format_score if kind != "gsm8k" or all(part.kind == "number" for part in parts) else 0.0
 
 
 def extract(response: str, kind: str = "math") -> str | None:
@@ -144,8 +147,11 @@ class Answer(NamedTuple):
     value: object
 
 
-def same(gold: Answer, found: Answer | None) -> bool:
-    """Equal in form and value. A bare pair may be put in parentheses; "+-" is the set of its two values."""
+def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
+    """Equal in form and value. A bare pair may be put in parentheses; "+-" is the set of its two values.
+
+    With any_order a bare list is one of solutions: -2, 1 is 1, -2.
+    """
     if found is None:
         return False
     if gold.name and found.name and gold.name != found.name:
@@ -158,10 +164,27 @@ def same(gold: Answer, found: Answer | None) -> bool:
     if gold.kind != found.kind and (gold.kind, found.kind) != (",", "()"):
         return False
     if isinstance(gold.value, list):
-        return len(gold.value) == len(found.value) and all(map(same, gold.value, found.value))
+        pairs = any_order and gold.kind == found.kind == "," and several_names(gold.value) == several_names(found.value)
+        return len(gold.value) == len(found.value) and (matched(gold.value, found.value) if pairs else all(map(same, gold.value, found.value)))
     if gold.kind == "text" and not (len(gold.value) == 1 and gold.value.islower()):  # x is not X, but c may be C
         return gold.value.lower() == found.value.lower()
     return gold.value == found.value
+
+
+def several_names(answers: list[Answer]) -> bool:
+    """x = 1, y = 2, which says which is which; not 1, 2 or x = 1, 2, which do not."""
+    return len({a.name for a in answers if a.name}) > 1
+
+
+def matched(gold: list[Answer], found: list[Answer]) -> bool:
+    """Does each answer of one list have its own in the other?"""
+    left = list(found)
+    for answer in gold:
+        partner = next((i for i, other in enumerate(left) if same(answer, other)), None)
+        if partner is None:
+            return False
+        left.pop(partner)
+    return True
 
 
 def as_set(answers: list[Answer] | frozenset) -> frozenset:
@@ -580,7 +603,7 @@ AUTHORS_NUMBER = re.compile(r"-?\d+\.?\d*")
 def authors_grade(response: str, answer: str, kind: str) -> bool:
     """As the authors' reward (math: string against string) and "flexible" GSM8K evaluation (gsm8k: also first numbers)."""
     boxed = AUTHORS_BOX.findall(response)
-    if kind == "math":  # equal after the first or after the second normalisation; "1,000" is not "1000"
+    if kind != "gsm8k":  # equal after the first or after the second normalisation; "1,000" is not "1000"
         found = boxed[-1].strip() if boxed else ""
         if max(found.count("\\text{ "), answer.count("\\text{ ")) > 1:  # their code gives up on two units
             return found == answer

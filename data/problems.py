@@ -65,8 +65,9 @@ def authors_few_shot_text(problem: Problem, shots: list[Problem]) -> str:
 
 
 def answer_kind(problem: Problem) -> str:
-    """Which of the grader's rules fit: `gsm8k` (numbers, in a box or after ####) or `math` (anything, in a box)."""
-    return "gsm8k" if "gsm8k" in problem.source else "math"
+    """Which of the grader's rules fit: `gsm8k` (numbers, in a box or after ####), `math` (anything, in a box; the order of
+    solutions is free) or `ordered` (where it is not: the toy world asks for two numbers)."""
+    return "gsm8k" if "gsm8k" in problem.source else "ordered" if problem.source.startswith("toy") else "math"
 
 
 def load_problems(name: str, split: str = "train", marks: bool = False) -> list[Problem]:
