@@ -284,19 +284,21 @@ def to_hf(ckpt: str, out: str) -> None:
         save_file({hf_name(name): p for name, p in content["model"].items()}, os.path.join(aside, "model.safetensors"), metadata={"format": "pt"})
         pad = encoding._special_tokens.get(PAD)
         ids = {"bos_token_id": None, "eos_token_id": encoding.eot_token, "pad_token_id": pad}
-        tokenizer_json = to_json(encoding) if tokenizer in ("toy", "dolma2") else read_json(Path(tokenizer))
-        name_of = {token["id"]: token["content"] for token in tokenizer_json["added_tokens"]}
+        if tokenizer in ("toy", "dolma2"):
+            write_json(Path(aside, "tokenizer.json"), to_json(encoding))
+        else:
+            shutil.copyfile(tokenizer, Path(aside, "tokenizer.json"))
+        name_of = {token["id"]: token["content"] for token in read_json(Path(aside, "tokenizer.json"))["added_tokens"]}
         files = {
             "config.json": {**hf_config(shape), **ids},
             "generation_config.json": ids,
-            "tokenizer.json": tokenizer_json,
             "tokenizer_config.json": {
                 "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": name_of[encoding.eot_token], "pad_token": name_of.get(pad),
                 "model_max_length": shape.max_seq_len, "clean_up_tokenization_spaces": False,
             },
         }  # fmt: skip
         for name, value in files.items():
-            Path(aside, name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(Path(aside, name), value)
         if os.path.isdir(out):
             os.rmdir(out)
         os.replace(aside, out)
@@ -305,6 +307,10 @@ def to_hf(ckpt: str, out: str) -> None:
         raise
     types = ", ".join(f"{count} tensors of {str(dtype).removeprefix('torch.')}" for dtype, count in Counter(p.dtype for p in content["model"].values()).items())
     print(f"wrote {out}: {types}; AutoModelForCausalLM.from_pretrained({out!r}) loads it")
+
+
+def write_json(path: Path, value: dict) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def hf_config(shape: ModelConfig) -> dict:

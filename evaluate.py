@@ -291,7 +291,7 @@ def is_likelihood(task: str) -> bool:
 
 
 def main(config: Config) -> None:
-    tasks = (config.data or config.task).split(",")
+    tasks = ["lambada" if task == "lambada_openai" else task for task in (config.data or config.task).split(",")]  # the harness's name
     for task in tasks:
         known = is_likelihood(task) or task in NAMES or task.endswith(".jsonl") or os.path.exists(task)
         check(known, f"unknown task {task!r}; choose {', '.join(NAMES)}, a .jsonl file, general, or of its benchmarks {', '.join(BENCHMARKS)}")

@@ -190,7 +190,7 @@ def hub_rows(repo: str, *config: str, split: str):
         return load_dataset(repo, *config, split=split)
     except (OSError, ValueError, RuntimeError) as error:  # no network, no such split, closed client
         reason = str(error).split("\n")[0]
-        raise UserError(f"cannot load {repo}, split {split} ({reason}); check the network or give a .jsonl path") from None
+        raise UserError(f"cannot load {repo}, split {split} ({reason}); check the network or give local files") from None
 
 
 class Solutions(Sequence):

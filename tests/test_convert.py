@@ -85,6 +85,9 @@ def test_out_and_in_again_is_bit_equal(checkpoint, source, tmp_path):
     tokens = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
     assert torch.equal(start(tokens), loaded(tokens))
     assert sorted(p.name for p in (tmp_path / "in").iterdir()) == ["4B.pt", "tokenizer.json"]
+    convert.main(["to-hf", str(tmp_path / "in" / "4B.pt"), str(tmp_path / "again")])
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):  # config.json: another initializer_range
+        assert (tmp_path / "again" / name).read_bytes() == (source / name).read_bytes(), name
 
 
 def test_the_tokenizer_travels_with_the_checkpoint(source, tmp_path):
