@@ -90,9 +90,14 @@ def both(tmp_path_factory):
 @pytest.fixture(scope="module")
 def theirs(both, folder):
     """The harness's own samples of four tasks, read from the local files through its own task files."""
-    patch = pytest.MonkeyPatch()  # until the harness has run: other tests' commands ask a hub of their own
-    patch.setenv("HF_HUB_OFFLINE", "1")
-    patch.setenv("TQDM_DISABLE", "1")
+    with pytest.MonkeyPatch.context() as patch:  # no longer: other tests' commands ask a hub of their own
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("TQDM_DISABLE", "1")
+        found, names = run_harness(both, folder)
+    return {name: (found["results"][task], sorted(found["samples"][task], key=lambda s: s["doc_id"])) for task, name in names.items()}
+
+
+def run_harness(both, folder):
     lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install -r tests/requirements.txt")
     from lm_eval.models.huggingface import HFLM
 
@@ -106,8 +111,7 @@ def theirs(both, folder):
         Path(tasks[-1]).write_text(json.dumps({"include": str(own), "dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": file}}))
     model = HFLM(pretrained=both[0], tokenizer=both[1], batch_size=8, device="cpu", max_length=LONGEST)
     found = lm_eval.simple_evaluate(model, tasks=tasks, log_samples=True, bootstrap_iters=0)
-    patch.undo()
-    return {name: (found["results"][task], sorted(found["samples"][task], key=lambda s: s["doc_id"])) for task, name in names.items()}
+    return found, names
 
 
 @pytest.mark.parametrize("name", ["lambada", "piqa", "hellaswag", "arc_easy"])
