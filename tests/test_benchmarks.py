@@ -98,8 +98,9 @@ def theirs(both, folder):
 
 
 def run_harness(both, folder):
-    lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install -r tests/requirements.txt")
-    from lm_eval.models.huggingface import HFLM
+    missing = "lm_eval or its accelerate is not installed: pip install -r tests/requirements.txt"
+    lm_eval = pytest.importorskip("lm_eval", reason=missing)
+    HFLM = pytest.importorskip("lm_eval.models.huggingface", reason=missing).HFLM
 
     names = {"lambada_openai": "lambada", "piqa": "piqa", "hellaswag": "hellaswag", "arc_easy": "arc_easy"}
     where = Path(lm_eval.__file__).parent / "tasks"
