@@ -79,7 +79,7 @@ def both(tmp_path_factory):
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in hf.parameters():
-            p.normal_(std=0.3, generator=g) if p.ndim == 2 else p.uniform_(0.5, 1.5, generator=g)
+            p.normal_(std=0.1, generator=g) if p.ndim == 2 else p.uniform_(0.5, 1.5, generator=g)
     hf.save_pretrained(path / "hf")
     (path / "hf" / "tokenizer.json").write_bytes(DOLMA2.read_bytes())
     convert.main(["from-hf", str(path / "hf"), "--out", str(path / "ours.pt")])

@@ -255,7 +255,8 @@ def test_control_c_is_one_line(tmp_path, workers):
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "long.jsonl.zst").write_bytes(zstandard.compress(jsonl(["so many words"] * 10_000)) * 1000)
     flags = [f"{tmp_path}/a.txt,{tmp_path}/long.jsonl.zst", "--tokenizer", "toy", "--out", tmp_path / "out", "--workers", workers]
-    process = subprocess.Popen(command("data/corpus.py", *flags), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # commands that a shell starts in the background ignore it
+    process = subprocess.Popen(command("data/corpus.py", *flags), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard)
     while process.poll() is None and not list(tmp_path.glob("out/*/pieces/*.json")):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
