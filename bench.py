@@ -9,7 +9,8 @@ are drawn from an exponential with a third of that as its mean, cut at --new; bo
 counts the tokens asked for, so work on rollouts that have ended is nobody's gain.
 
 roofline: the time to read all weights but the embedding once per decode step, and every live token's keys and values
-once per step and layer, at the bandwidth measured by copying; per cent of it that the run reached.
+once per step and layer, at the bandwidth measured by copying; per cent of it that the run reached. The peak is that of
+the run on a GPU, that of the process so far on a CPU.
 """
 
 import argparse
@@ -26,7 +27,8 @@ from data import UserError
 from model import PRESETS, ModelConfig, Transformer
 from sampler import sample
 
-SMALL = ModelConfig(vocab_size=1024, padded_vocab_size=1024, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=512, max_seq_len=2048)
+BENCH = ModelConfig(vocab_size=1024, padded_vocab_size=1024, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=512, max_seq_len=2048)
+MODELS = {"bench": BENCH, **PRESETS}  # 1.3M parameters, and the real ones
 
 
 def copy_bandwidth(device) -> float:
@@ -107,7 +109,8 @@ def generate(hf, prompts, args, lengths, batch: int) -> None:
 
 def bench_sample(args) -> list[dict]:
     device = common.device()
-    model = Transformer(SMALL if args.preset == "bench" else replace(PRESETS[args.preset], vocab_size=PRESETS[args.preset].vocab_size or 1024, padded_vocab_size=PRESETS[args.preset].padded_vocab_size or 1024))
+    shape = MODELS[args.preset]
+    model = Transformer(shape if shape.vocab_size else replace(shape, vocab_size=1024, padded_vocab_size=1024))
     model.init_weights(args.seed)
     model.to(device).requires_grad_(False)
     bandwidth = copy_bandwidth(device)
@@ -122,6 +125,8 @@ def bench_sample(args) -> list[dict]:
         if peer is not None:
             runs += [(f"generate, batch {batch}", batch, lambda batch=batch: generate(peer, prompts, args, lengths, batch)) for batch in args.batches]
         for name, slots, run in runs:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             seconds = min(clocked(run, device) for _ in range(args.repeats))
             ideal = roofline_seconds(model, prompts, args.n, lengths, slots, bandwidth)
             peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -143,7 +148,7 @@ def main() -> None:
     parser = common.OneLineParser(prog="bench.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = lambda text: [int(part) for part in text.split(",")]
     parser.add_argument("what", choices=["sample"])
-    parser.add_argument("--preset", default="bench", choices=["bench", *PRESETS], help="the model; random weights")
+    parser.add_argument("--preset", default="bench", choices=[*MODELS], help="the model; random weights")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--prompt_tokens", type=int, default=40)
     parser.add_argument("--n", type=int, default=16, help="rollouts per prompt")

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 import common
 from common import check
 from data import UserError
-from data.tokenizer import EOS, PAD, get_tokenizer, to_json
+from data.tokenizer import PAD, get_tokenizer, to_json
 from model import PRESETS, ModelConfig, Transformer, read_file, write_aside
 
 

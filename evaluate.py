@@ -98,18 +98,18 @@ def build_prompts(problems: list[Problem], config: Config, task: str) -> list[st
     """
     if not config.shots:
         return [prompt_text(p) for p in problems]
-    authors = config.style == "authors"
-    source = config.examples or ("gsm8k" if authors else task)
-    pool, asked = [p for p in load_problems(source, "train", marks=authors) if p.solutions], {p.question for p in problems}
-    prompts = []
-    for problem in problems:
-        rest = [p for p in pool if p.question not in (asked if authors else {problem.question})]
+    source = config.examples or ("gsm8k" if config.style == "authors" else task)
+    pool = [p for p in load_problems(source, "train", marks=config.style == "authors") if p.solutions]
+
+    def draw(not_these: set[str]) -> list[Problem]:
+        rest = [p for p in pool if p.question not in not_these]
         check(len(rest) >= config.shots, f"{source} has {len(rest)} worked examples besides, --shots asks for {config.shots}")
-        picks = common.generator(config.seed, "shots").permutation(len(rest))[: config.shots]
-        if authors:
-            return [authors_few_shot_text(p, [rest[i] for i in picks]) for p in problems]
-        prompts.append(few_shot_text(problem, [rest[i] for i in picks]))
-    return prompts
+        return [rest[i] for i in common.generator(config.seed, "shots").permutation(len(rest))[: config.shots]]
+
+    if config.style == "authors":
+        shots = draw({p.question for p in problems})
+        return [authors_few_shot_text(p, shots) for p in problems]
+    return [few_shot_text(p, draw({p.question})) for p in problems]
 
 
 def judge(problem: Problem, text: str, config: Config) -> tuple[bool, bool]:
@@ -238,6 +238,9 @@ def evaluate_general(model, encoding, task: str, facts: dict, config: Config) ->
     of_skill: dict[str, list[Item]] = {}
     for item in items:
         of_skill.setdefault(item.skill, []).append(item)
+    for skill, group in of_skill.items():
+        if skill in BENCHMARKS and len(group) != BENCHMARKS[skill].n_items:
+            print0(f"{skill}: {len(group):,} items, documented are {BENCHMARKS[skill].n_items:,}; compare with care")
     items = [item for group in of_skill.values() for item in group[: config.problems or None]]
     limit = model.config.max_seq_len
     requests = [encode_pair(encoding, item.context, choice, limit) for item in items for choice in item.choices]

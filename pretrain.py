@@ -102,7 +102,7 @@ def quiet_padding(model: Transformer, encoding) -> None:
     """Give the head's padding rows the row of <|pad|>, which training has made the least likely of tokens.
 
     We leave these rows out everywhere, so they are never trained; transformers, vLLM and the harness do not know which
-    they are, and 74 random ones would take much of the probability there.
+    they are. Seen at toy scale (1.5M tokens): random rows would hold 6e-4 of the probability there, these hold 7e-6.
     """
     if PAD in encoding.special_tokens_set:
         model.lm_head.weight[model.config.vocab_size :] = model.lm_head.weight[pad_token(encoding)].clone()
@@ -153,11 +153,11 @@ def main(config: Config) -> None:
             clock, clock_step = time.time(), done
         if done in keep_at:
             quiet_padding(model, get_tokenizer(config.tokenizer))
-        if done in keep_at and common.rank() == 0:
-            facts = common.make_facts(config, "base", done, None, tokens=done * tokens_per_step, tokenizer=config.tokenizer, corpus=config.data)
-            path = os.path.join(folder, keep_at[done] + ".pt")
-            save_checkpoint(path, model, facts)
-            print(f"wrote {path}")
+            if common.rank() == 0:
+                facts = common.make_facts(config, "base", done, None, tokens=done * tokens_per_step, tokenizer=config.tokenizer, corpus=config.data)
+                path = os.path.join(folder, keep_at[done] + ".pt")
+                save_checkpoint(path, model, facts)
+                print(f"wrote {path}")
         if done % config.save_every == 0 and done < steps:
             resume.save(done)
     if common.rank() == 0:

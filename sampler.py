@@ -178,7 +178,7 @@ class Cache:
     def attend(self, column: torch.Tensor):
         """`attend` for one new token per slot, the response's `column` (S,): it is stored, then sees its prompt and what
         the slot has so far. Softmax runs over both parts together, (S, n_kv_heads, group, Tp + T)."""
-        S, T, Tp, R, G = len(column), int(column.max()) + 1, self.prompts[0][0].shape[2], *self.grid.shape
+        S, T, Tp, G = len(column), int(column.max()) + 1, self.prompts[0][0].shape[2], self.grid.shape[1]
         at = lambda n: torch.arange(n, device=column.device)
         heads, columns = self.responses[0][0].shape[1:3]
         new = ((at(S)[:, None] * heads + at(heads)) * columns + column[:, None]).flatten()  # (S * n_kv_heads,) the new token's rows

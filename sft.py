@@ -6,7 +6,8 @@
 Next-token loss on the worked solution and its end-of-text token; the prompt is read, never learned. Both recipes take
 the same number of optimizer steps, as the authors' did: Gold sees more solutions per problem, not more updates.
 Settings: `written` is the paper's table, and draws the one solution as its text says; `run` sums the loss over tokens,
-keeps the file's order and takes each problem's first solution, as the authors' code did; `controlled` takes the mean over the step's tokens, shuffles, and is the default.
+keeps the file's order and takes each problem's first solution, as the authors' code did; `controlled` takes the mean
+over the step's tokens, shuffles, and is the default.
 """
 
 import time

@@ -1,0 +1,35 @@
+"""bench.py: its work is what it says, its roofline is what one can add up by hand, its command prints the table."""
+
+import argparse
+
+import pytest
+from conftest import run
+
+import bench
+import common
+import model as M
+
+
+def test_the_load_is_keyed_and_the_mix_is_short():
+    args = argparse.Namespace(seed=0, prompts=64, prompt_tokens=5, n=16, new=60)
+    prompts, same = bench.load(args, False, 50)
+    assert [len(p) for p in prompts] == [5] * 64 and same == [60] * 1024 and bench.load(args, False, 50) == (prompts, same)
+    lengths = bench.load(args, True, 50)[1]
+    assert min(lengths) >= 1 and max(lengths) == 60 and 15 < sum(lengths) / len(lengths) < 25  # a third of the maximum
+
+
+def test_the_roofline_by_hand():
+    config = M.ModelConfig(vocab_size=8, padded_vocab_size=8, d_model=4, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=8)
+    model = M.Transformer(config)
+    weights = 4 * (sum(p.numel() for p in model.parameters()) - 8 * 4)  # bytes, without the embedding
+    # two rollouts of 2 and 1 tokens after a prompt of 3, both in a slot: 2 steps; tokens read 4 + 5 and 4, of 2 x 2 floats each
+    assert bench.roofline_seconds(model, [[1, 2, 3]], 2, [2, 1], 2, 1.0) == pytest.approx(2 * weights + (4 + 5 + 4) * 2 * 2 * 4)
+    assert bench.roofline_seconds(model, [[1, 2, 3]], 2, [2, 1], 1, 1.0) == pytest.approx(3 * weights + 13 * 16)
+
+
+def test_the_command_prints_a_row_for_each_run(tmp_path):
+    said = run("bench.py", "sample", "--prompts", "3", "--n", "2", "--new", "4", "--slots", "2,6", "--repeats", "1", "--out", tmp_path / "rows.jsonl")
+    rows = common.read_rows(str(tmp_path / "rows.jsonl"))
+    assert [(r["work"], r["program"]) for r in rows] == [(w, f"ours, {s} slots") for w in ("same", "mix") for s in (2, 6)]
+    assert rows[0]["tokens"] == 24 and all(r["tokens_per_s"] > 0 and 0 < r["roofline"] < 2 for r in rows) and said.count("ours, ") == 4
+    assert "--preset" in run("bench.py", "sample", "--preset", "2B", ok=False)
