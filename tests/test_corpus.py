@@ -21,7 +21,7 @@ import zstandard
 from conftest import ROOT, command, run
 
 import common
-from data import UserError, corpus
+from data import UserError, corpus, mixes
 from data.corpus import Corpus, File, Source, prepare
 from data.tokenizer import get_tokenizer
 
@@ -268,8 +268,8 @@ def test_control_c_is_one_line(tmp_path, workers):
 
 HUB = """
 import sys
-from data import UserError, corpus
-corpus.HUB_WAITS = (0.01,) * 4
+from data import UserError, corpus, mixes
+mixes.HUB_WAITS = (0.01,) * 4
 corpus.MIXES["mix"] = [corpus.Source("web", "some/text", "data/web/*", 3000), corpus.Source("math", "some/text", "data/MATH/*/train/*")]
 if "wrong" in sys.argv[1:]:
     corpus.MIXES["mix"].append(corpus.Source("code", "some/text", "data/code/*"))
@@ -366,8 +366,8 @@ def test_a_wrong_table_and_a_silent_hub_are_one_line(hub, tmp_path):
 
 def test_the_mixes_are_the_papers():
     total = lambda mix: sum(source.tokens for source in mix) / 1e9
-    assert total(corpus.MIX_A) == pytest.approx(51.47 - 10.69) and total(corpus.MIX_B) == pytest.approx(10.74)
-    assert all(len({source.name for source in mix}) == len(mix) for mix in corpus.MIXES.values())
+    assert total(mixes.MIX_A) == pytest.approx(51.47 - 10.69) and total(mixes.MIX_B) == pytest.approx(10.74)
+    assert all(len({source.name for source in mix}) == len(mix) for mix in mixes.MIXES.values())
 
 
 # --- pre-training -------------------------------------------------------------------------------------------------
