@@ -1,9 +1,14 @@
 """Tests run from the repository's root on small models; fp32, one thread, no network."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 import pytest
 
@@ -51,3 +56,31 @@ def run(script, *args, ranks=1, ok=True):
     done = subprocess.run(command(script, *args, ranks=ranks), cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert (done.returncode == 0) == ok, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
+
+
+@contextmanager
+def fake_hub(answer, cache):
+    """A local server in the hub's place -> the environment in which a command asks it.
+
+    answer(method, path) -> (status, body, headers); a body that is not bytes goes out as JSON.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, body, headers = answer(self.command, unquote(self.path.split("?")[0]))
+            if not isinstance(body, bytes):
+                body, headers = json.dumps(body).encode(), {**headers, "Content-Type": "application/json"}
+            self.send_response(status)
+            for key, value in {"Content-Length": len(body), **headers}.items():
+                self.send_header(key, str(value))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+        log_message = lambda *args: None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    server.shutdown()

@@ -5,15 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 import torch
-from conftest import ROOT, tiny
+from conftest import ROOT, fake_hub, tiny
 from safetensors.torch import load_file, save_file
 
 import convert
@@ -297,50 +294,31 @@ def test_the_command_ends_in_one_line(source, tmp_path):
 
 
 @pytest.fixture
-def hub(source):
+def hub(source, tmp_path):
     """What the real hub answers to the four requests that listing and downloading make, for one repository."""
     revisions = ["main", "stage2-ingredient3-step23852-tokens51B", "stage1-step10000-tokens21B", "stage1-step300-tokens1B", "stage1-step1907359-tokens4001B"]
     sha, repo = "0" * 39 + "1", "some/olmo2"
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self, code, body=b"", **headers):
-            self.send_response(code)
-            for key, value in {"Content-Length": len(body), **headers}.items():
-                self.send_header(key.replace("_", "-"), str(value))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
+    def answer(method, path):
+        files = [p.name for p in sorted(source.iterdir())]
+        if path == f"/api/models/{repo}/refs":
+            return 200, {"branches": [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": sha} for n in revisions], "tags": [], "converts": []}, {}
+        if path in [f"/api/models/{repo}/revision/{n}" for n in [*revisions, sha]] or path == f"/api/models/{repo}":
+            return 200, {"_id": "1", "id": repo, "modelId": repo, "sha": sha, "private": False, "siblings": [{"rfilename": f} for f in files]}, {}
+        if path in [f"/api/models/{repo}/tree/{n}" for n in [*revisions, sha]]:
+            return 200, [{"type": "file", "path": f, "oid": "2", "size": (source / f).stat().st_size} for f in files], {}
+        if path in [f"/{repo}/resolve/{sha}/{f}" for f in files]:
+            name = path.rsplit("/", 1)[1]
+            return 200, (source / name).read_bytes(), {"ETag": f'"{name}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
+        what = "Revision" if path.startswith(f"/api/models/{repo}/") else "Repo"
+        return 404, {"error": f"{what} not found"}, {"X-Error-Code": f"{what}NotFound"}
 
-        def do_GET(self):
-            path = unquote(self.path.split("?")[0])
-            json_of = lambda value: self.answer(200, json.dumps(value).encode(), Content_Type="application/json")
-            files = [p.name for p in sorted(source.iterdir())]
-            if path == f"/api/models/{repo}/refs":
-                json_of({"branches": [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": sha} for n in revisions], "tags": [], "converts": []})
-            elif path in [f"/api/models/{repo}/revision/{n}" for n in [*revisions, sha]] or path == f"/api/models/{repo}":
-                json_of({"_id": "1", "id": repo, "modelId": repo, "sha": sha, "private": False, "siblings": [{"rfilename": f} for f in files]})
-            elif path in [f"/api/models/{repo}/tree/{n}" for n in [*revisions, sha]]:
-                json_of([{"type": "file", "path": f, "oid": "2", "size": (source / f).stat().st_size} for f in files])
-            elif path in [f"/{repo}/resolve/{sha}/{f}" for f in files]:
-                name = path.rsplit("/", 1)[1]
-                self.answer(200, (source / name).read_bytes(), ETag=f'"{name}"', X_Repo_Commit=sha, Accept_Ranges="bytes")
-            elif path.startswith(f"/api/models/{repo}/"):
-                self.answer(404, b'{"error": "Revision not found"}', X_Error_Code="RevisionNotFound")
-            else:
-                self.answer(404, b'{"error": "Repository not found"}', X_Error_Code="RepoNotFound")
-
-        do_HEAD = do_GET
-        log_message = lambda *args: None
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with fake_hub(answer, tmp_path / "cache") as env:
+        yield env
 
 
 def test_listing_and_bringing_in_from_a_hub(hub, checkpoint, tmp_path):
-    env = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
-    listed = command("list", "some/olmo2", **env)
+    listed = command("list", "some/olmo2", **hub)
     lines = [line.split() for line in listed.stdout.splitlines()]
     assert lines[0] == ["revision", "step", "tokens"], listed.stderr
     assert lines[1:] == [
@@ -351,13 +329,13 @@ def test_listing_and_bringing_in_from_a_hub(hub, checkpoint, tmp_path):
         ["main", "-", "-"],
     ]
     out = tmp_path / "out" / "21B.pt"
-    done = command("from-hf", "some/olmo2", "--revision", "stage1-step10000-tokens21B", "--out", out, **env)
+    done = command("from-hf", "some/olmo2", "--revision", "stage1-step10000-tokens21B", "--out", out, **hub)
     assert done.returncode == 0, done.stderr
     loaded, facts = M.load_checkpoint(str(out))
     assert same_weights(loaded, M.load_checkpoint(checkpoint)[0])
     assert (facts["tokens"], facts["step"], facts["corpus"], facts["commit"]) == (21_000_000_000, 10_000, "some/olmo2", "0" * 39 + "1")
-    one_line(command("from-hf", "some/olmo2", "--revision", "step7", "--out", out.with_name("7.pt"), **env), "no revision step7", "convert.py list some/olmo2")
-    one_line(command("from-hf", "some/other", "--out", out.with_name("8.pt"), **env), "neither a directory here nor a public repository")
+    one_line(command("from-hf", "some/olmo2", "--revision", "step7", "--out", out.with_name("7.pt"), **hub), "no revision step7", "convert.py list some/olmo2")
+    one_line(command("from-hf", "some/other", "--out", out.with_name("8.pt"), **hub), "neither a directory here nor a public repository")
     assert sorted(p.name for p in out.parent.iterdir()) == ["21B.pt", "tokenizer.json"]
 
 

@@ -9,16 +9,13 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import zstandard
-from conftest import ROOT, command, run
+from conftest import ROOT, command, fake_hub, run
 
 import common
 from data import UserError, corpus, mixes
@@ -290,47 +287,29 @@ def hub(tmp_path):
     files = {f"data/{'web' if i < 4 else f'math/b{i}/train'}/{path.name}": path.read_bytes() for i, path in enumerate(paths)}
     files |= {"data/math/b4/test/4.jsonl": GOOD, "README.md": b"text"}
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self, code, body=b"", **headers):
-            self.send_response(code)
-            for key, value in {"Content-Length": len(body), **headers}.items():
-                self.send_header(key.replace("_", "-"), str(value))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
+    def answer(method, path):
+        kind = next((kind for kind in ("tree", "resolve") if f"/{kind}/" in path), "info")
+        name = path.split(f"{sha}/")[-1]
+        seen.append((method, name))
+        if failures.get(kind, 0) > 0:
+            failures[kind] -= 1
+            return 400, b"busy", {}  # the client itself tries again after 5xx, for longer than a test may take
+        if path == f"/api/datasets/{repo}":
+            return 200, {"_id": "1", "id": repo, "sha": sha, "private": False, "siblings": []}, {}
+        if path == f"/api/datasets/{repo}/tree/{sha}":
+            folders = [{"type": "directory", "path": "data", "oid": "2", "size": 0}]
+            return 200, folders + [{"type": "file", "path": f, "oid": "2", "size": len(data)} for f, data in files.items()], {}
+        if path == f"/datasets/{repo}/resolve/{sha}/{name}":
+            return 200, files[name], {"ETag": f'"{hashlib.sha256(files[name]).hexdigest()}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
+        return 404, b"{}", {"X-Error-Code": "RepoNotFound"}
 
-        def do_GET(self):
-            path = unquote(self.path.split("?")[0])
-            kind = next((kind for kind in ("tree", "resolve") if f"/{kind}/" in path), "info")
-            name = path.split(f"{sha}/")[-1]
-            seen.append((self.command, name))
-            json_of = lambda value: self.answer(200, json.dumps(value).encode(), Content_Type="application/json")
-            if failures.get(kind, 0) > 0:
-                failures[kind] -= 1
-                self.answer(400, b"busy")  # the client itself tries again after 5xx, for longer than a test may take
-            elif path == f"/api/datasets/{repo}":
-                json_of({"_id": "1", "id": repo, "sha": sha, "private": False, "siblings": []})
-            elif path == f"/api/datasets/{repo}/tree/{sha}":
-                folders = [{"type": "directory", "path": "data", "oid": "2", "size": 0}]
-                json_of(folders + [{"type": "file", "path": f, "oid": "2", "size": len(data)} for f, data in files.items()])
-            elif path == f"/datasets/{repo}/resolve/{sha}/{name}":
-                self.answer(200, files[name], ETag=f'"{hashlib.sha256(files[name]).hexdigest()}"', X_Repo_Commit=sha, Accept_Ranges="bytes")
-            else:
-                self.answer(404, b"{}", X_Error_Code="RepoNotFound")
+    with fake_hub(answer, tmp_path / "cache") as env:
 
-        do_HEAD = do_GET
-        log_message = lambda *args: None
+        def ask(*args, **more):
+            options = {"cwd": ROOT, "env": {**os.environ, **env, **more}, "capture_output": True, "text": True, "timeout": 300}
+            return subprocess.run([sys.executable, "-c", HUB, *map(str, args)], **options)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
-
-    def ask(*args, **more):
-        options = {"cwd": ROOT, "env": {**os.environ, **env, **more}, "capture_output": True, "text": True, "timeout": 300}
-        return subprocess.run([sys.executable, "-c", HUB, *map(str, args)], **options)
-
-    yield ask, files, failures, seen
-    server.shutdown()
+        yield ask, files, failures, seen
 
 
 def test_a_mix_comes_from_the_hub_even_where_it_fails_twice(hub, tmp_path):
