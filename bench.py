@@ -1,7 +1,7 @@
 """Speed, against the hardware's limits and against a peer on the same machine, weights and work.
 
     python bench.py sample                   # a 1.3M-parameter model on a CPU
-    python bench.py sample --peer            # and transformers' generate, where it is installed
+    python bench.py sample --peer            # and transformers' generate, where it is installed; on a GPU its generate_batch too
     python bench.py sample --preset 1B --prompts 512 --n 32 --new 2048 --slots 256,512     # random weights, on a GPU
 
 `sample` is a GRPO-like load: prompts x n rollouts of random prompts. `same`: every rollout has --new tokens. `mix`: lengths
@@ -25,7 +25,7 @@ import torch
 import common
 from data import UserError
 from model import PRESETS, ModelConfig, Transformer
-from sampler import sample
+from sampler import Sampler
 
 BENCH = ModelConfig(vocab_size=1024, padded_vocab_size=1024, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=512, max_seq_len=2048)
 MODELS = {"bench": BENCH, **PRESETS}  # 1.3M parameters, and the real ones
@@ -70,9 +70,8 @@ def roofline_seconds(model: Transformer, prompts, n: int, lengths: list[int], sl
     return (steps * weights + read) / bandwidth
 
 
-def ours(model, prompts, args, lengths, slots: int) -> None:
-    with common.autocast():
-        sample(model, prompts, args.n, lengths, eos=None, seed=args.seed, slots=slots, progress=args.progress)
+def ours(sampler: Sampler, prompts, args, lengths) -> None:
+    sampler.sample(prompts, args.n, lengths, eos=None, seed=args.seed, progress=args.progress)
 
 
 def peer_of(model: Transformer):
@@ -96,15 +95,44 @@ def generate(hf, prompts, args, lengths, batch: int) -> None:
 
     device = hf.lm_head.weight.device
     rows = torch.tensor([p for p in prompts for _ in range(args.n)], device=device)  # (P*n, prompt_tokens)
-    budget = torch.tensor(lengths, device=device)
-    for start in range(0, len(rows), batch):
-        mine, limit = rows[start : start + batch], budget[start : start + batch]
-        ended = lambda ids, scores, limit=limit, **_: ids.shape[1] - mine.shape[1] >= limit
+    for mine, limit in zip(rows.split(batch), torch.tensor(lengths, device=device).split(batch)):
+        ended = lambda ids, scores, start=mine.shape[1], limit=limit, **_: ids.shape[1] - start >= limit
         with torch.inference_mode():
             hf.generate(
                 mine, attention_mask=torch.ones_like(mine), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
                 max_new_tokens=int(limit.max()), stopping_criteria=StoppingCriteriaList([ended]),
             )  # fmt: skip
+
+
+def generate_batch(hf, prompts, args, lengths, batch: int) -> None:
+    """Continuous batching: what generate_batch does, with a number of tokens for each request. It sizes itself."""
+    from transformers import ContinuousBatchingConfig, GenerationConfig
+
+    how = ContinuousBatchingConfig(max_requests_per_batch=batch)
+    draws = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=args.new, eos_token_id=-1, pad_token_id=0)
+    with hf.continuous_batching_context_manager(generation_config=draws, continuous_batching_config=how) as manager:
+        for i, length in enumerate(lengths):
+            manager.add_request(prompts[i // args.n], max_new_tokens=length, eos_token_id=-1)
+        open_requests = len(lengths)
+        while open_requests:
+            result = manager.get_result(timeout=1)
+            if result is None and not manager.is_running():
+                raise RuntimeError("transformers' continuous batching stopped by itself")
+            open_requests -= result is not None and result.is_finished()
+
+
+def runs_of(work: str, samplers: list[Sampler], peer, args) -> list[tuple]:
+    """-> (program, rollouts at a time, lengths, what to run)"""
+    vocab = samplers[0].model.config.vocab_size
+    prompts, lengths = load(args, work == "mix", vocab)
+    runs = [(f"ours, {s.slots} slots", s.slots, lambda s=s: ours(s, prompts, args, lengths)) for s in samplers]
+    if peer is not None:
+        for batch in args.batches:
+            runs.append((f"generate, batch {batch}", batch, lambda batch=batch: generate(peer, prompts, args, lengths, batch)))
+        if common.device().type == "cuda":  # on a CPU it multiplies all queries with all cached keys, and hides most: minutes
+            most = max(args.batches)
+            runs.append((f"generate_batch, up to {most}", most, lambda: generate_batch(peer, prompts, args, lengths, most)))
+    return [(name, at_once, prompts, lengths, run) for name, at_once, run in runs]
 
 
 def bench_sample(args) -> list[dict]:
@@ -118,24 +146,21 @@ def bench_sample(args) -> list[dict]:
     print(f"{model.num_parameters():,} parameters, {args.prompts} prompts of {args.prompt_tokens} tokens x {args.n} rollouts of up to {args.new}")
     print(f"{where(device)}; copies at {bandwidth / 1e9:.1f} GB/s\n")
     print(f"{'work':<6} {'program':<28} {'tokens':>9} {'seconds':>8} {'tokens/s':>9} {'roofline':>8} {'peak GB':>8}")
-    rows = []
+    rows, samplers = [], [Sampler(model, slots) for slots in args.slots]
     for work in ("same", "mix"):
-        prompts, lengths = load(args, work == "mix", model.config.vocab_size)
-        runs = [(f"ours, {slots} slots", slots, lambda slots=slots: ours(model, prompts, args, lengths, slots)) for slots in args.slots]
-        if peer is not None:
-            runs += [(f"generate, batch {batch}", batch, lambda batch=batch: generate(peer, prompts, args, lengths, batch)) for batch in args.batches]
-        for name, slots, run in runs:
+        best = {}
+        for program, at_once, prompts, lengths, run in runs_of(work, samplers, peer, args):
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             seconds = min(clocked(run, device) for _ in range(args.repeats))
-            ideal = roofline_seconds(model, prompts, args.n, lengths, slots, bandwidth)
+            ideal = roofline_seconds(model, prompts, args.n, lengths, at_once, bandwidth)
             peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            row = {"work": work, "program": name, "tokens": sum(lengths), "seconds": seconds, "tokens_per_s": sum(lengths) / seconds, "roofline": ideal / seconds, "peak_bytes": peak}
-            rows.append(row)
-            print(f"{work:<6} {name:<28} {row['tokens']:>9,} {seconds:>8.2f} {row['tokens_per_s']:>9,.0f} {row['roofline']:>8.0%} {peak / 1e9:>8.2f}", flush=True)
-        best = {kind: max((r["tokens_per_s"] for r in rows if r["work"] == work and r["program"].startswith(kind)), default=0) for kind in ("ours", "generate")}
-        if best["generate"]:
-            print(f"{work}: {best['ours'] / best['generate']:.1f} x transformers' generate, each at its best size")
+            tokens, kind = sum(lengths), program.split(",")[0]
+            rows.append({"work": work, "program": program, "tokens": tokens, "seconds": seconds, "tokens_per_s": tokens / seconds, "roofline": ideal / seconds, "peak_bytes": peak})
+            best[kind] = max(best.get(kind, 0), tokens / seconds)
+            print(f"{work:<6} {program:<28} {tokens:>9,} {seconds:>8.2f} {tokens / seconds:>9,.0f} {ideal / seconds:>8.0%} {peak / 1e9:>8.2f}", flush=True)
+        for kind in [k for k in best if k != "ours"]:
+            print(f"{work}: {best['ours'] / best[kind]:.1f} x transformers' {kind}, each at its best size")
     return rows
 
 

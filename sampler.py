@@ -1,20 +1,28 @@
 """Batched sampling with a KV cache: what RL spends most of its time on.
 
 A fixed number of slots decode together, one token per slot and step; a slot whose rollout ends is given the next one.
-A prompt goes through the model once, and its keys and values are kept once, however many slots sample from it: decoding
-is bound by reading them, and the queries of all its rollouts meet them in one matrix product.
+A prompt goes through the model once, and its keys and values are kept once, however many slots sample from it.
 
 Every draw is a function of (seed, step, problem, rollout, position) and nothing else. Slots, order, restarts and
 ranks therefore do not change which tokens are sampled.
+
+In reading order: `Schedule` decides which rollout is in which slot; `Sampler` runs the model, a step at a time; `draw`
+turns logits into tokens. Keys and values are kvcache.py's. S slots, V tokens in the vocabulary; a rollout's "own" tokens
+are its response.
 """
 
+import time
+from collections import Counter, deque
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
+from kvcache import DenseCache, PagedCache
 from model import Transformer, causal_attention
 
+WIDTHS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # of a decode step on a GPU: a graph each
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio as a signed int64: the increment of splitmix64
 
 
@@ -25,7 +33,6 @@ class Rollout:
     finished: bool  # False where max_new_tokens cut it
 
 
-@torch.inference_mode()
 def sample(
     model: Transformer,
     prompts: list[list[int]],
@@ -45,59 +52,312 @@ def sample(
     temperature 0 is greedy (log-probs are then those at temperature 1). `problem_ids` key the randomness of each
     prompt, so that a rank that samples a part of a batch draws what one process would have drawn; default: its index.
     `max_new_tokens` is one number, or one per rollout in the order of the result.
+    Raises ValueError where prompts are empty or too long. Who samples again and again keeps a `Sampler`.
     """
-    check_lengths(model, prompts, max_new_tokens)
-    device = model.lm_head.weight.device
-    total = len(prompts) * n
-    budget = torch.as_tensor(max_new_tokens, device=device).expand(total)  # (total,) tokens each rollout may have
-    ids = torch.tensor(problem_ids if problem_ids is not None else range(len(prompts)), device=device)
-    keys = hash_key(seed, step, ids.repeat_interleave(n), torch.arange(n, device=device).repeat(len(prompts)))  # (total,)
+    return Sampler(model, slots).sample(prompts, n, max_new_tokens, temperature, top_p, eos, seed, step, problem_ids, progress)
 
-    out_tokens = torch.zeros(total, int(budget.max()), dtype=torch.int32, device=device)
-    out_logp = torch.zeros(total, int(budget.max()), device=device)
-    out_length = torch.zeros(total, dtype=torch.int64, device=device)
-    finished = torch.zeros(total, dtype=torch.bool, device=device)
 
-    S = min(slots, total)
-    cache = Cache(model.config, S, int(budget.max()), device, model.lm_head.weight.dtype)
-    waiting = Queue(model, prompts, n, cache)
-    rollout = torch.full((S,), -1, device=device)  # (S,) index of the rollout in each slot; -1: empty
-    length = torch.zeros(S, dtype=torch.int64, device=device)  # (S,) tokens of prompt and response so far
-    logits = torch.zeros(S, model.config.vocab_size, device=device)  # (S, vocab_size) of each slot's next token
-    bar = tqdm(total=total, desc="sampling", unit="rollout", disable=not progress, leave=False)
-    while True:
-        empty = (rollout < 0).nonzero()[:, 0]  # one wait for the device per step
-        if len(waiting) and len(empty) >= min(len(waiting), max(1, S // 16)):  # a few at a time: prefills batch better
-            admitted = empty[: len(waiting)]
-            rollout[admitted], length[admitted], logits[admitted] = waiting.admit(admitted, rollout >= 0)
-            empty = empty[len(admitted) :]
-        if len(empty) == S:
-            break
-        if not len(waiting) and len(empty) > S // 5:  # nobody left to fill the empty slots: drop them
-            live = (rollout >= 0).nonzero()[:, 0]
-            rollout, length, logits, S = rollout[live], length[live], logits[live], len(live)
-            cache.keep_slots(live, int(out_length[rollout].max()))
-            empty = empty[:0]
+class Schedule:
+    """Which rollout is in which slot: the host's side, plain numbers. The prompt of rollout r is r // n."""
 
-        alive, row = rollout >= 0, rollout.clamp(min=0)  # empty slots compute along and write nothing
-        column = out_length[row] * alive
-        token, logp = draw(logits, uniform(keys[row], column), temperature, top_p)
-        out_tokens[row[alive], column[alive]] = token[alive].int()
-        out_logp[row[alive], column[alive]] = logp[alive]
-        out_length[row[alive]] += 1
-        ended = alive & (token == eos) if eos is not None else torch.zeros_like(alive)
-        finished[row[ended]] = True
-        done = ended | alive & (column + 1 >= budget[row])
-        bar.update(int(done.sum()))
-        rollout[done] = -1
-        if bool((rollout >= 0).any()):
-            hidden = model.trunk(token, length, cache.attend(column))  # (S, d_model)
-            logits = model.logits(hidden)
-            length += rollout >= 0
-    bar.close()
-    tokens, logps, ends = out_tokens.tolist(), out_logp.tolist(), out_length.tolist()
-    flat = [Rollout(t[:end], p[:end], bool(f)) for t, p, end, f in zip(tokens, logps, ends, finished.tolist())]
-    return [flat[i : i + n] for i in range(0, total, n)]
+    def __init__(self, prompts: list[list[int]], n: int, budget: np.ndarray, slots: int, cache):
+        self.prompts, self.n, self.budget, self.cache = prompts, n, budget, cache
+        self.waiting = deque(range(len(budget)))  # rollouts without a slot
+        self.to_come = Counter({p: n for p in range(len(prompts))})  # how many of a prompt's rollouts wait
+        self.rollout = np.full(slots, -1)  # (S,) the rollout in each slot; -1: empty
+        self.age = np.zeros(slots, np.int64)  # (S,) tokens it has sampled, or would have, had it not ended unseen
+        self.arrival = np.zeros(slots, np.int64)  # (S,) its number in the order of admission
+        self.arrivals = 0
+
+    def live(self) -> np.ndarray:
+        """The slots in use, the oldest rollout first."""
+        live = np.flatnonzero(self.rollout >= 0)
+        return live[np.argsort(self.arrival[live])]
+
+    def admit(self) -> tuple[list[int], list[int]]:
+        """Give empty slots to waiting rollouts, as far as the cache has room -> (the slots, prompts to be read first)."""
+        empty, cache, slots, new = np.flatnonzero(self.rollout < 0), self.cache, [], []
+        n_live = len(self.rollout) - len(empty)
+        if len(empty) < min(len(self.waiting), max(1, len(self.rollout) // 16)):  # a few at a time: prompts are read in batches
+            return [], []
+        for slot in empty[: len(self.waiting)].tolist():
+            r = self.waiting[0]
+            p, length = r // self.n, len(self.prompts[r // self.n])
+            if not slots and not n_live and not cache.has_room(p, length):
+                cache.drop_prompts(list(cache.after))  # prompts of rollouts that were sent back: they are read again
+            if not cache.has_room(p, length, spare=n_live + len(slots)):  # a page for each of the others to go on
+                break
+            if p not in cache.after and p not in new:
+                new.append(p)
+            cache.open(slot, p, length)
+            self.waiting.popleft()
+            self.to_come[p] -= 1
+            self.rollout[slot], self.age[slot], self.arrival[slot] = r, 1, self.arrivals
+            self.arrivals += 1
+            slots.append(slot)
+        return slots, new
+
+    def make_room(self, steps: int) -> list[int]:
+        """See that every live rollout can go on for `steps` -> the slots that had to be emptied for that.
+
+        Where pages run out the youngest rollouts wait again. They start anew and draw the same tokens, since draws are
+        keyed; the oldest always goes on, so this ends.
+        """
+        emptied = []
+        while len(live := self.live()):
+            own = np.minimum(self.age[live] - 1 + steps, self.budget[self.rollout[live]])
+            if self.cache.reserve(live, own):
+                break
+            if len(live) == 1 and self.cache.after:
+                self.cache.drop_prompts(list(self.cache.after))  # they are read again
+                continue
+            r, slot = int(self.rollout[live[-1]]), int(live[-1])
+            self.waiting.appendleft(r)
+            self.to_come[r // self.n] += 1
+            self.vacate([slot])
+            emptied.append(slot)
+        return emptied
+
+    def vacate(self, slots) -> None:
+        for slot in slots:
+            self.cache.close(slot)
+        self.rollout[slots] = -1
+
+    def keep(self, slots: np.ndarray, width: int) -> None:
+        """Move these slots to the front and forget all slots from `width` on."""
+        for name in ("rollout", "age", "arrival"):
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate((old[slots], np.full(width - len(slots), -1))))
+
+
+class Slots:
+    """What the device knows of each slot. Decode steps read and write these tensors (S, ...) in place: a CUDA graph can record that."""
+
+    def __init__(self, slots: int, columns: int, device):
+        integers = lambda *shape: torch.zeros(slots, *shape, dtype=torch.int64, device=device)
+        self.token = integers()  # sampled last; not in the cache yet
+        self.length = integers()  # tokens in the cache: the position of `token`
+        self.column = integers()  # own tokens sampled so far
+        self.key = integers()  # of the rollout's randomness
+        self.budget = integers()  # own tokens it may have
+        self.alive = torch.zeros(slots, dtype=torch.bool, device=device)
+        self.tokens = torch.zeros(slots, columns, dtype=torch.int32, device=device)  # its own tokens
+        self.logps = torch.zeros(slots, columns, device=device)
+
+    def keep(self, slots: torch.Tensor) -> None:
+        """Move these slots to the front; the others are empty then."""
+        for x in vars(self).values():
+            x[: len(slots)] = x[slots]
+        self.alive[len(slots) :] = False
+        self.length[len(slots) :] = 0
+
+
+class Sampler:
+    """Rollouts from one model, again and again: what outlives a call is the memory for keys and values and, on a GPU, a
+    copy of the weights as they are multiplied and the recorded CUDA graphs. In fp32 the model itself is sampled from.
+
+    bf16: as autocast multiplies (default: on a GPU). fp32_head: logits in fp32, as in training; else from bf16 weights.
+    paged: keep keys and values in pages (default: on a GPU); their number is `pages`, or what fits into `memory`, a
+    share of the GPU's free memory.
+    """
+
+    def __init__(self, model: Transformer, slots: int = 512, bf16=None, fp32_head=True, paged=None, pages: int | None = None, memory: float = 0.4):
+        self.device = model.lm_head.weight.device
+        self.cuda = self.device.type == "cuda"
+        self.bf16, self.paged = (self.cuda if x is None else x for x in (bf16, paged))
+        self.model = weights_as_multiplied(model, fp32_head) if self.bf16 else model
+        self.slots, self.pages, self.memory = slots, pages, memory
+        self.interval = 8 if self.cuda else 1  # steps between two looks at which rollouts have ended
+        self.use_graphs, self.graphs = self.cuda, {}  # by width and way to draw
+        self.state = None
+
+    @torch.no_grad()
+    def refresh(self, model: Transformer) -> None:
+        """Take over the weights of `model`, in place, so that graphs stay valid."""
+        for mine, theirs in zip(self.model.parameters(), model.parameters()):
+            if mine is not theirs:
+                mine.copy_(theirs)
+
+    @torch.inference_mode()
+    def sample(self, prompts, n=1, max_new_tokens=256, temperature=1.0, top_p=1.0, eos=None, seed=0, step=0, problem_ids=None, progress=False):
+        """As the function `sample`."""
+        check_lengths(self.model, prompts, max_new_tokens)
+        total, self.how = len(prompts) * n, (temperature, top_p, eos)
+        budget = np.broadcast_to(np.asarray(max_new_tokens), total)
+        self.prepare(min(self.slots, total), max(map(len, prompts)), int(budget.max()))
+        s, schedule = self.state, Schedule(prompts, n, budget, self.width, self.cache)
+        ids = torch.tensor(problem_ids if problem_ids is not None else range(len(prompts)), device=self.device)
+        keys = hash_key(seed, step, ids.repeat_interleave(n), torch.arange(n, device=self.device).repeat(len(prompts)))  # (total,)
+        tokens = torch.zeros(total, int(budget.max()), dtype=torch.int32, device=self.device)
+        logps = torch.zeros(total, int(budget.max()), device=self.device)
+        lengths = torch.zeros(total, dtype=torch.int64, device=self.device)
+        bar = tqdm(total=total, desc="sampling", unit="rollout", disable=not progress, leave=False)
+        start, n_tokens = time.time(), 0
+        while True:
+            slots, new = schedule.admit()
+            if slots:
+                self.prefill(prompts, new)
+                self.begin(slots, schedule, keys)
+            if not (n_live := int((schedule.rollout >= 0).sum())) and not schedule.waiting:
+                break
+            if not schedule.waiting:
+                self.close_ranks(schedule)
+            if emptied := schedule.make_room(self.interval):
+                s.alive[self.index(emptied)], s.length[self.index(emptied)] = False, 0
+            ended = self.decode(schedule)
+            r, at = self.index(schedule.rollout[ended]), self.index(ended)
+            tokens[r], logps[r], lengths[r] = s.tokens[at, : tokens.shape[1]], s.logps[at, : tokens.shape[1]], s.column[at]
+            s.length[at] = 0  # an empty slot computes along and reads nothing
+            schedule.vacate(ended)
+            n_tokens += n_live * self.interval
+            bar.update(len(ended))
+            bar.set_postfix_str(f"{n_tokens / (time.time() - start):,.0f} tok/s, {n_live} live, {self.cache.used()}", refresh=False)
+        bar.close()
+        tokens, logps, lengths = tokens.cpu().numpy(), logps.cpu().numpy(), lengths.tolist()
+        flat = [Rollout(t[:end].tolist(), p[:end].tolist(), eos is not None and t[end - 1] == eos) for t, p, end in zip(tokens, logps, lengths)]
+        return [flat[i : i + n] for i in range(0, total, n)]
+
+    def index(self, numbers) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(numbers, dtype=np.int64), device=self.device)
+
+    def prepare(self, slots: int, longest: int, columns: int) -> None:
+        """`slots` empty slots with room for `columns` own tokens. Memory and graphs stay while they are large enough."""
+        config = self.model.config
+        if self.state is None or len(self.state.alive) < slots or self.state.tokens.shape[1] < columns:
+            dtype = torch.bfloat16 if self.bf16 else torch.float32
+            self.graphs, self.cache = {}, None  # frees the old pages before there are new ones
+            if self.paged:
+                self.cache = PagedCache(config, slots, self.pages, self.memory, self.device, dtype)
+            else:
+                self.cache = DenseCache(config, slots, columns, self.device, dtype)
+            self.state = Slots(slots, columns, self.device)
+            self.flags = torch.zeros(slots, dtype=torch.bool, pin_memory=self.cuda)
+        self.width = slots  # the first `width` slots decode
+        self.state.alive.zero_()
+        self.state.length.zero_()
+        self.cache.clear(slots, longest + columns)
+
+    def prefill(self, prompts: list[list[int]], new: list[int], most: int = 16_384) -> None:
+        """Send the prompts with these numbers through the model, about `most` tokens at a time."""
+        part, size = [], 0
+        for p in new:
+            if part and size + len(prompts[p]) > most:
+                self.read(part, [prompts[q] for q in part])
+                part, size = [], 0
+            part.append(p)
+            size += len(prompts[p])
+        if part:
+            self.read(part, [prompts[q] for q in part])
+
+    def read(self, numbers: list[int], prompts: list[list[int]]) -> None:
+        """One forward pass over packed prompts: their keys, values and next-token logits go to the cache."""
+        lengths = [len(p) for p in prompts]
+        causal, keys_values = causal_attention(lengths, self.device), []
+
+        def attend(layer, q, k, v):
+            keys_values.append((k, v))  # (N, n_kv_heads, head_dim) each
+            return causal(layer, q, k, v)
+
+        tokens = torch.tensor([t for p in prompts for t in p], device=self.device)  # (N,)
+        positions = torch.cat([torch.arange(n) for n in lengths]).to(self.device)
+        with self.autocast():
+            hidden = self.model.trunk(tokens, positions, attend)  # (N, d_model)
+        last = torch.tensor(lengths, device=self.device).cumsum(0) - 1
+        self.cache.write_prompts(numbers, lengths, keys_values, self.logits(hidden[last]))
+
+    def begin(self, slots: list[int], schedule: Schedule, keys: torch.Tensor) -> None:
+        """The slots' new rollouts: their first tokens are drawn from the logits after their prompts."""
+        rollouts, s, at = schedule.rollout[slots], self.state, self.index(slots)
+        self.cache.begin(at)
+        s.length[at] = self.index([len(schedule.prompts[r // schedule.n]) for r in rollouts])
+        s.budget[at] = self.index(schedule.budget[rollouts])
+        s.key[at], s.column[at], s.alive[at] = keys[self.index(rollouts)], 0, True
+        self.take(at, torch.stack([self.cache.after[r // schedule.n] for r in rollouts.tolist()]))
+        self.cache.drop_prompts([p for p in dict.fromkeys(r // schedule.n for r in rollouts.tolist()) if not schedule.to_come[p]])
+
+    def take(self, at: torch.Tensor, logits: torch.Tensor) -> None:
+        """Draw and keep one token in each of the slots `at` (A,), from logits (A, V). Slots that have ended keep nothing."""
+        s, (temperature, top_p, eos) = self.state, self.how
+        column, alive = s.column[at], s.alive[at]
+        token, logp = draw(logits, uniform(s.key[at], column), temperature, top_p)
+        place = column.clamp(max=s.tokens.shape[1] - 1)
+        s.tokens[at, place] = torch.where(alive, token.int(), s.tokens[at, place])
+        s.logps[at, place] = torch.where(alive, logp, s.logps[at, place])
+        s.token[at], s.column[at] = token, column + alive
+        ended = column + 1 >= s.budget[at]
+        s.alive[at] = alive & ~(ended | (token == eos) if eos is not None else ended)
+
+    def step(self) -> None:
+        """One token for every slot: `token` goes through the model at position `length`, and the next one is drawn."""
+        s, w = self.state, self.width
+        with self.autocast():
+            hidden = self.model.trunk(s.token[:w], s.length[:w], self.cache.attend(s, w))  # (w, d_model)
+        s.length[:w] += s.alive[:w]
+        self.take(torch.arange(w, device=self.device), self.logits(hidden))
+
+    def decode(self, schedule: Schedule) -> np.ndarray:
+        """`interval` steps -> the slots seen to have ended. On a GPU the look is taken a little before the last step, so
+        that the device still has work while the host decides what comes next."""
+        self.cache.publish()
+        for i in range(self.interval):
+            self.recorded_step() if self.use_graphs else self.step()
+            if i == max(0, self.interval - 3):
+                self.flags.copy_(self.state.alive, non_blocking=True)
+                look = torch.cuda.Event() if self.cuda else None
+                if look:
+                    look.record()
+        schedule.age += self.interval
+        if look:
+            look.synchronize()
+        return np.flatnonzero((schedule.rollout >= 0) & ~self.flags.numpy()[: self.width])
+
+    def recorded_step(self) -> None:
+        """`step` as one CUDA graph, recorded when a width is first met. Launching its kernels one by one takes longer than they do."""
+        key = (self.width, *self.how)
+        if key not in self.graphs:
+            before = [x.clone() for x in vars(self.state).values()]
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                self.step()  # libraries set themselves up; what it writes to the cache is what the real step writes
+            torch.cuda.current_stream().wait_stream(side)
+            graph, pool = torch.cuda.CUDAGraph(), next(iter(self.graphs.values())).pool() if self.graphs else None
+            with torch.cuda.graph(graph, pool=pool):
+                self.step()
+            self.graphs[key] = graph
+            for x, old in zip(vars(self.state).values(), before):
+                x.copy_(old)
+        self.graphs[key].replay()
+
+    def close_ranks(self, schedule: Schedule) -> None:
+        """Nobody waits any more: move the live slots together, so that fewer are computed."""
+        live = np.flatnonzero(schedule.rollout >= 0)
+        width = min([w for w in WIDTHS if w >= len(live)], default=self.width) if self.cuda else len(live)
+        if width < (self.width if self.cuda else 0.8 * self.width):  # moving costs a copy on a CPU
+            self.width = width
+            schedule.keep(live, width)
+            self.state.keep(self.index(live))
+            self.cache.keep(self.index(live), width)
+
+    def autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(A, d_model) -> (A, V) fp32."""
+        head = self.model.lm_head.weight
+        if head.dtype == torch.float32 or not self.cuda:
+            return self.model.logits(hidden.to(head.dtype))
+        return torch.mm(hidden.to(head.dtype), head[: self.model.config.vocab_size].T, out_dtype=torch.float32)
+
+
+def weights_as_multiplied(model: Transformer, fp32_head: bool) -> Transformer:
+    """A copy with the matrices in bf16 that autocast would cast at each use. Embedding, norms and by default the head stay fp32."""
+    stays = lambda name, p: p.ndim < 2 or name == "embed_tokens.weight" or name == "lm_head.weight" and fp32_head
+    with torch.device("meta"):
+        copy = Transformer(model.config)
+    weights = {name: p.detach().to(torch.float32 if stays(name, p) else torch.bfloat16, copy=True) for name, p in model.named_parameters()}
+    copy.load_state_dict(weights, assign=True)
+    return copy.requires_grad_(False)
 
 
 def check_lengths(model: Transformer, prompts: list[list[int]], max_new_tokens) -> None:
@@ -111,141 +371,7 @@ def check_lengths(model: Transformer, prompts: list[list[int]], max_new_tokens) 
         raise ValueError(f"a prompt and its response may reach {longest} tokens, the model's limit is {model.config.max_seq_len}")
 
 
-class Cache:
-    """Keys and values while decoding: of every live prompt once, and of every slot its response only.
-
-    Prompts are rows (R, n_kv_heads, Tp, head_dim), responses are rows (S, n_kv_heads, columns, head_dim), both per layer
-    and right-padded: the j-th token of a prompt or of a response is its column j.
-    """
-
-    def __init__(self, config, slots: int, columns: int, device, dtype):
-        empty = lambda rows, width: torch.zeros(rows, config.n_kv_heads, width, config.head_dim, device=device, dtype=dtype)
-        self.prompts = [(empty(0, 0), empty(0, 0)) for _ in range(config.n_layers)]
-        self.responses = [(empty(slots, columns), empty(slots, columns)) for _ in range(config.n_layers)]
-        self.prompt_length = torch.zeros(0, dtype=torch.int64, device=device)  # (R,)
-        self.owner = torch.zeros(slots, dtype=torch.int64, device=device)  # (S,) the prompt row of each slot
-
-    def add_prompts(self, new: list[tuple[torch.Tensor, torch.Tensor]], lengths: list[int]) -> None:
-        """Append rows for prompts, new: per layer keys and values (P, T, n_kv_heads, head_dim)."""
-
-        def join(old, rows):
-            rows = rows.transpose(1, 2).to(old.dtype)  # (P, n_kv_heads, T, head_dim)
-            width = max(old.shape[2], rows.shape[2])
-            return torch.cat([torch.nn.functional.pad(x, (0, 0, 0, width - x.shape[2])) for x in (old, rows)])
-
-        self.prompts = [tuple(map(join, old, layer)) for old, layer in zip(self.prompts, new)]
-        self.prompt_length = torch.cat((self.prompt_length, torch.tensor(lengths, device=self.owner.device)))
-
-    def keep_prompts(self, wanted: torch.Tensor) -> None:
-        """Drop all prompt rows but `wanted`, sorted row numbers."""
-        width = int(self.prompt_length[wanted].max()) if len(wanted) else 0
-        self.prompts = [tuple(x[wanted, :, :width] for x in layer) for layer in self.prompts]
-        new_row = torch.zeros(len(self.prompt_length) + 1, dtype=torch.int64, device=wanted.device)
-        new_row[wanted] = torch.arange(len(wanted), device=wanted.device)
-        self.prompt_length, self.owner = self.prompt_length[wanted], new_row[self.owner]
-
-    def keep_slots(self, slots: torch.Tensor, used: int) -> None:
-        """Drop all slots but these; no response has more than `used` tokens yet."""
-
-        def keep(x):
-            kept = x.new_zeros(len(slots), *x.shape[1:])
-            kept[:, :, :used] = x[slots, :, :used]
-            return kept
-
-        self.responses = [tuple(map(keep, layer)) for layer in self.responses]
-        self.owner = self.owner[slots]
-        self.group(torch.ones_like(self.owner, dtype=torch.bool))
-
-    def assign(self, slots: torch.Tensor, rows: torch.Tensor, alive: torch.Tensor) -> None:
-        """Give prompt `rows` (A,) to `slots` (A,), whose responses begin anew; `alive` (S,) are the others in use."""
-        self.owner[slots] = rows
-        for x in sum(self.responses, ()):
-            x[slots] = 0.0  # nothing of the slot's last rollout is left, not even behind the mask
-        self.group(alive.index_fill(0, slots, True))
-
-    def group(self, alive: torch.Tensor) -> None:
-        """Lay the live slots out by prompt: grid (R, G) of slots, and where (S,) each slot stands in it."""
-        slots = alive.nonzero()[:, 0]
-        rows, order = self.owner[slots].sort(stable=True)
-        slots, count = slots[order], torch.bincount(rows, minlength=len(self.prompt_length))  # (R,) slots of each prompt
-        place = torch.arange(len(rows), device=rows.device) - (count.cumsum(0) - count)[rows]
-        G = int(count.max())
-        self.grid = torch.zeros(len(count), G, dtype=torch.int64, device=rows.device)
-        self.grid[rows, place] = slots
-        self.where = torch.zeros_like(self.owner)
-        self.where[slots] = rows * G + place
-
-    def attend(self, column: torch.Tensor):
-        """`attend` for one new token per slot, the response's `column` (S,): it is stored, then sees its prompt and what
-        the slot has so far. Softmax runs over both parts together, (S, n_kv_heads, group, Tp + T)."""
-        S, T, Tp, G = len(column), int(column.max()) + 1, self.prompts[0][0].shape[2], self.grid.shape[1]
-        at = lambda n: torch.arange(n, device=column.device)
-        heads, columns = self.responses[0][0].shape[1:3]
-        new = ((at(S)[:, None] * heads + at(heads)) * columns + column[:, None]).flatten()  # (S * n_kv_heads,) the new token's rows
-        unseen = torch.cat((at(Tp) >= self.prompt_length[self.owner][:, None], at(T) > column[:, None]), 1)  # (S, Tp + T)
-        by_prompt = lambda x: x[self.grid].transpose(1, 2).flatten(2, 3)  # (S, n_kv_heads, group, .) -> (R, n_kv_heads, G*group, .)
-        by_slot = lambda x: x.unflatten(2, (G, -1)).transpose(1, 2).flatten(0, 1)[self.where]  # and back
-
-        def attend(layer, q, k, v):  # q (S, n_heads, head_dim); k, v (S, n_kv_heads, head_dim)
-            prompt_k, prompt_v = self.prompts[layer]
-            own_k, own_v = self.responses[layer]
-            own_k.flatten(0, 2).index_copy_(0, new, k.flatten(0, 1).to(own_k.dtype))
-            own_v.flatten(0, 2).index_copy_(0, new, v.flatten(0, 1).to(own_v.dtype))
-            q = q.unflatten(1, (k.shape[1], -1)) * q.shape[-1] ** -0.5  # (S, n_kv_heads, group, head_dim)
-            scores = torch.cat((by_slot(by_prompt(q) @ prompt_k.transpose(2, 3)), q @ own_k[:, :, :T].transpose(2, 3)), -1).float()
-            weights = scores.masked_fill_(unseen[:, None, None], float("-inf")).softmax(-1).to(own_v.dtype)
-            of_prompt, of_own = weights.split((Tp, T), -1)
-            return (by_slot(by_prompt(of_prompt) @ prompt_v) + of_own @ own_v[:, :, :T]).flatten(1, 2)  # (S, n_heads, head_dim)
-
-        return attend
-
-
-class Queue:
-    """Rollouts that wait for a slot, prompt by prompt; a prompt is prefilled when its first rollout is admitted."""
-
-    def __init__(self, model, prompts, n, cache):
-        self.model, self.prompts, self.n, self.cache = model, prompts, n, cache
-        self.next = 0  # the next rollout; its prompt is next // n
-        self.logits = None  # (rows, vocab_size) after the prompts admitted last; only the last may have rollouts waiting
-
-    def __len__(self) -> int:
-        return len(self.prompts) * self.n - self.next
-
-    def admit(self, slots: torch.Tensor, alive: torch.Tensor):
-        """Fill `slots` (A,) with the next A rollouts -> their index, length and next-token logits."""
-        cache = self.cache
-        index = torch.arange(self.next, self.next + len(slots), device=slots.device)  # (A,)
-        first, stop, begun = self.next // self.n, (self.next + len(slots) - 1) // self.n + 1, self.next % self.n > 0
-        self.next += len(slots)
-        wanted = cache.owner[alive]
-        if begun:  # the last row's prompt has rollouts waiting: they come first
-            wanted = torch.cat((wanted, wanted.new_tensor([len(cache.prompt_length) - 1])))
-        cache.keep_prompts(wanted.unique())
-        logits = [self.logits[-1:]] if begun else []
-        if new := self.prompts[first + begun : stop]:
-            keys_values, new_logits = self.prefill(new)
-            cache.add_prompts(keys_values, [len(p) for p in new])
-            logits.append(new_logits)
-        self.logits = torch.cat(logits)  # (stop - first, vocab_size)
-        row = index // self.n - first  # (A,) the prompt of each slot among those of this call, which are the cache's last
-        rows = row + len(cache.prompt_length) - (stop - first)
-        cache.assign(slots, rows, alive)
-        return index, cache.prompt_length[rows], self.logits[row]
-
-    def prefill(self, prompts: list[list[int]]):
-        """-> per layer keys and values (P, T, n_kv_heads, head_dim), right-padded, and the logits after each prompt."""
-        lengths, device = [len(p) for p in prompts], self.cache.owner.device
-        causal, keys_values = causal_attention(lengths, device), []
-
-        def attend(layer, q, k, v):
-            keys_values.append(tuple(torch.nn.utils.rnn.pad_sequence(x.split(lengths), batch_first=True) for x in (k, v)))
-            return causal(layer, q, k, v)
-
-        tokens = torch.tensor([t for p in prompts for t in p], device=device)  # (N,)
-        positions = torch.cat([torch.arange(n) for n in lengths]).to(device)
-        hidden = self.model.trunk(tokens, positions, attend)  # (N, d_model)
-        last = torch.tensor(lengths, device=device).cumsum(0) - 1
-        return keys_values, self.model.logits(hidden[last])
+# ---------------------------------------------------------------------------------------------- from logits to tokens
 
 
 def draw(logits: torch.Tensor, u: torch.Tensor, temperature: float, top_p: float):
@@ -257,23 +383,30 @@ def draw(logits: torch.Tensor, u: torch.Tensor, temperature: float, top_p: float
         logits = logits / temperature
     highest = logits.amax(-1, keepdim=True)
     weight = (logits - highest).exp_()  # (S, V) probabilities, not normalised yet
-    total = weight.sum(-1, dtype=torch.float64)  # (S,)
-    token = logits.argmax(-1) if temperature == 0 else invert(nucleus(weight, top_p) if top_p < 1 else weight, u)  # (S,)
+    blocks = block_sums(weight)  # (S, V / 32)
+    total = blocks.sum(-1)  # (S,)
+    if temperature == 0:
+        token = logits.argmax(-1)
+    else:
+        token = invert(weight, blocks, u) if top_p == 1 else invert(kept := nucleus(weight, top_p), block_sums(kept), u)  # (S,)
     return token, (logits.gather(-1, token[:, None]) - highest)[:, 0] - total.log().float()
 
 
-def invert(weight: torch.Tensor, u: torch.Tensor, width: int = 32) -> torch.Tensor:
-    """weight (S, V), u (S,) -> the first token whose cumulative weight is above u * total, (S,).
+def block_sums(weight: torch.Tensor, width: int = 32) -> torch.Tensor:
+    """(S, V) -> sums of `width` neighbours, (S, ceil(V / width)) float64. Sums of a large vocabulary in float32 would miss the
+    total by more than rare tokens weigh; sums of a few neighbours do not, and no (S, V) float64 is made."""
+    whole = weight.shape[1] // width * width
+    sums = [weight[:, :whole].unflatten(1, (-1, width)).sum(-1)] + [weight[:, whole:].sum(-1, keepdim=True)] * (whole < weight.shape[1])
+    return torch.cat(sums, 1).double()
 
-    Sums are float64: in float32 they would miss the total by more than rare tokens of a large vocabulary weigh. First
-    the block of `width` tokens is found, then the token in it, so that no (S, V) float64 is ever made.
-    """
-    S, V = weight.shape
-    whole = V // width * width
-    blocks = [weight[:, :whole].unflatten(1, (-1, width)).sum(-1, dtype=torch.float64), weight[:, whole:].sum(-1, keepdim=True, dtype=torch.float64)]
-    cumulative = torch.cat(blocks, 1).cumsum(-1)  # (S, V / width + 1)
+
+def invert(weight: torch.Tensor, blocks: torch.Tensor, u: torch.Tensor, width: int = 32) -> torch.Tensor:
+    """weight (S, V), its block_sums, u (S,) -> the first token whose cumulative weight is above u * total, (S,): first the
+    block is found, then the token in it."""
+    V = weight.shape[1]
+    cumulative = blocks.cumsum(-1)  # (S, V / width)
     target = u[:, None] * cumulative[:, -1:]  # (S, 1) below the total
-    block = torch.searchsorted(cumulative, target, right=True).clamp_(max=(V - 1) // width)  # (S, 1)
+    block = torch.searchsorted(cumulative, target, right=True).clamp_(max=blocks.shape[1] - 1)  # (S, 1)
     before = cumulative.gather(1, (block - 1).clamp_(min=0)) * (block > 0)  # (S, 1)
     index = block * width + torch.arange(width, device=u.device)  # (S, width)
     inside = weight.gather(1, index.clamp(max=V - 1)).double() * (index < V)
@@ -286,6 +419,8 @@ def invert(weight: torch.Tensor, u: torch.Tensor, width: int = 32) -> torch.Tens
 def nucleus(weight: torch.Tensor, top_p: float) -> torch.Tensor:
     """weight (S, V) with everything outside the smallest set of likeliest tokens that reaches top_p of it set to 0 (ties stay in)."""
     wanted = top_p * weight.sum(-1, keepdim=True)  # (S, 1)
+    if weight.is_cuda:
+        return weight.masked_fill(weight < threshold(weight, wanted), 0.0)
     for width in (8, 64, weight.shape[-1]):  # the likeliest few nearly always do, and sorting 100k entries is slow
         top = weight.topk(min(width, weight.shape[-1])).values  # (S, width), descending
         before = top.cumsum(-1) - top  # (S, width) weight of the likelier ones
@@ -293,6 +428,17 @@ def nucleus(weight: torch.Tensor, top_p: float) -> torch.Tensor:
             break
     last = (before < wanted).sum(-1, keepdim=True) - 1  # (S, 1)
     return weight.masked_fill(weight < top.gather(-1, last), 0.0)
+
+
+def threshold(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The highest t (S, 1) such that the weights from t on sum to `wanted` (S, 1): by halving the interval, without asking the
+    device anything. Positive floats are ordered as their bits are, so 31 halvings are exact."""
+    low, high = torch.zeros_like(wanted, dtype=torch.int32), weight.amax(-1, keepdim=True).view(torch.int32)
+    for _ in range(31):
+        middle = low + (high - low + 1) // 2
+        enough = weight.masked_fill(weight < middle.view(torch.float32), 0.0).sum(-1, keepdim=True) >= wanted
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle - 1)
+    return low.view(torch.float32)
 
 
 def mix(x: torch.Tensor) -> torch.Tensor:
