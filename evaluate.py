@@ -11,6 +11,9 @@ interval can be computed later.
 `general` is LAMBADA, HellaSwag, ARC-Easy, ARC-Challenge, PIQA and OpenBookQA as lm-evaluation-harness scores them, or the
 toy world's six skills for a checkpoint that was pre-trained on it. `--setting run` asks and grades as the authors' code
 did: GSM8K examples with calculator marks for MATH too, string comparison; `written` has no top_p.
+
+`--split_by_difficulty` does something else: it sorts the training problems into files by how often the checkpoint solves
+them (difficulty.py).
 """
 
 import math
@@ -23,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 import common
+import difficulty
 from common import check, print0
 from data import toy
 from data.benchmarks import BENCHMARKS, Item, load_benchmark, load_general
@@ -53,6 +57,9 @@ class Config:
     k: str = "1,8,32"  # of pass@k, each at most n
     kind: str = ""  # grading rules, math, gsm8k or ordered; default by the problems' source, as in training
     rule: str = "ours"  # of the grader: ours (exact values), or the authors' (strings)
+    # training problems by difficulty, for RL: see difficulty.py
+    split_by_difficulty: bool = False  # write <name>.easy.jsonl, .medium.jsonl and .hard.jsonl beside the checkpoint, and no row
+    difficulty_samples: int = 64  # of each training problem, at temperature 1 and without top_p
     seed: int = 0  # of the samples and of the choice of examples
     out: str = ""  # file of result rows; default results.jsonl beside the checkpoint
     show: int = 0  # print so many samples with their verdicts
@@ -302,11 +309,16 @@ def main(config: Config) -> None:
     check(config.rule in ("ours", "authors"), f"--rule {config.rule}: choose ours or authors")
     check(config.style in ("ours", "authors"), f"--style {config.style}: choose ours or authors")
     check(config.temperature >= 0 and 0 < config.top_p <= 1, f"--temperature {config.temperature} --top_p {config.top_p}: at least 0, and above 0 up to 1")
-    if not all(map(is_likelihood, tasks)):
+    sets = [task for task in tasks if not is_likelihood(task)]
+    if config.split_by_difficulty:
+        check(len(sets) == 1, "--split_by_difficulty takes the training problems of one set: give --data openmath-gsm8k, toy or a .jsonl file")
+    elif sets:
         possible = all(part.isdigit() and 1 <= int(part) <= config.n for part in config.k.split(","))
         check(possible, f"--k {config.k}: numbers from 1 to --n {config.n}, joined by commas")
     model, facts = common.open_parent(config)
     encoding = common.open_tokenizer(facts, model)
+    if config.split_by_difficulty:
+        return difficulty.split(model, encoding, facts, sets[0], config)
     out = config.out or os.path.join(os.path.dirname(config.ckpt), "results.jsonl")
     name = os.path.basename(config.ckpt).removesuffix(".pt")
     for task in tasks:
