@@ -121,6 +121,7 @@ def average_step(model, rl_optimizer, sft_optimizer, rl_backward, sft_backward, 
             after_rl = p.clone()
             p.copy_(c)
             c.copy_(after_rl)
+            del after_rl  # one tensor more than the copy, not two
     sft = sft_backward()
     sft_norm = common.clipped_step(model, sft_optimizer, grad_clip)
     with torch.no_grad():
