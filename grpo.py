@@ -9,8 +9,9 @@ log says of a step is in metrics.py.
 
 Settings. `written` is the paper's Table 1: advantage divided by the group's deviation, 0.1 for a well-formed wrong
 answer, KL to the start. `run` is what the authors' code did: the format score never took effect, the loss was a mean per
-micro-batch, and RL after SFT had other values than direct RL (AFTER_SFT below; printed at the start). `controlled` (default) drops the format score, which early checkpoints learn instead of the answer, and the KL, which
-the authors had in direct RL but not in RL after SFT: here these two differ in their start and in nothing else.
+micro-batch, and RL after SFT had other values than direct RL (AFTER_SFT; printed at the start as "after SFT").
+`controlled` (default) drops the format score, which early checkpoints learn instead of the answer, and the KL, which the
+authors had in direct RL but not in RL after SFT: here these two differ in their start and in nothing else.
 """
 
 import time
@@ -62,7 +63,7 @@ class Config:
     tis: float = 0.0  # weigh tokens by trainer / sampler probability, at most so much; 0 is off
     recompute_old: bool = True  # old log-probs by the training code; off: the sampler's (equal in fp32)
     # validation
-    val: int = 1_000  # held-out problems, one greedy response each
+    val: int = 1_000  # held-out problems, one greedy response each; at most a quarter of a set without a split for it
     val_every: int = 0  # steps between validations; 0 is none, and holds nothing out
     # cost only
     slots: int = 256  # rollouts decoded at a time, per rank
@@ -230,6 +231,7 @@ def old_logprobs(model, groups: Groups, config: Config) -> None:
 
 
 def has_loss(rollout: Rollout, config: Config) -> bool:
+    """Overlong filtering (Yu et al. 2025) leaves out the rollouts that were cut, in sums and in counts."""
     return rollout.finished or not config.mask_truncated
 
 
@@ -241,9 +243,8 @@ def micro_batches(groups: Groups, chosen, config: Config):
     packs, size = [], 0
     for g in chosen:
         for i, rollout in enumerate(groups.rollouts[g]):
-            if not config.kl and groups.advantages[g, i] == 0 and config.loss != "micro-mean":
-                continue  # without a KL term a zero advantage has no gradient: nothing to compute. In a micro-mean it counts
-            if not has_loss(rollout, config):
+            silent = not config.kl and groups.advantages[g, i] == 0  # without a KL term it has no gradient: nothing to compute,
+            if silent and config.loss != "micro-mean" or not has_loss(rollout, config):  # unless the pack's own mean counts it
                 continue
             new_prompt = not packs or not packs[-1] or packs[-1][-1][0] != g
             needs = len(rollout.tokens) + new_prompt * len(groups.prompts[g])
@@ -364,7 +365,7 @@ def load_prompts(config, encoding) -> tuple[list[Problem], list[Problem]]:
     found = train_and_val(config.data, config.val if config.val_every else 0)
     train, val = ([p for p in some if len(encoding.encode_ordinary(prompt_text(p))) <= config.max_prompt] for some in found)
     check(bool(train), f"every prompt of {config.data} is over --max_prompt {config.max_prompt} tokens")
-    check(bool(val) or not config.val_every, f"no held-out problem of {config.data} fits --max_prompt {config.max_prompt}; give --val_every 0")
+    check(bool(val) or not config.val_every, f"{config.data} has no problem to hold out for validation; give --val_every 0")
     print0(f"{counted(config.data, 'train', found[0])}; {len(found[0]) - len(train):,} over {config.max_prompt} prompt tokens left out")
     if val:
         print0(f"validation on {len(val):,} held-out problems every {config.val_every} steps")

@@ -105,8 +105,8 @@ def conditions(rows: list[dict], config) -> dict[str, str]:
         )
     if len(recent) == WINDOW and mean("format") > 0.8 and mean("accuracy") < 0.02:
         found["format only"] = (
-            f"{mean('format'):.0%} of the rollouts have their box and {mean('accuracy'):.1%} are right, over {WINDOW} steps: the format is learned, the "
-            "answer is not; give --format_score 0, start from a later checkpoint or after SFT"
+            f"{mean('format'):.0%} of the rollouts have their box and {mean('accuracy'):.1%} are right, over {WINDOW} steps: the format is "
+            "learned, the answer is not; give --format_score 0, start from a later checkpoint or after SFT"
         )
     return found
 

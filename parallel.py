@@ -74,7 +74,7 @@ class Config:
     beta2: float = 0.999  # AdamW; beta1 is 0.9
     weight_decay: float = 0.01  # on all weights, in each optimizer
     grad_clip: float = 1.0  # global norm, of each half
-    val: int = 1_000  # held-out problems, one greedy response each
+    val: int = 1_000  # held-out problems, one greedy response each; at most a quarter of a set without a split for it
     val_every: int = 0  # steps between validations; 0 is none, and holds nothing out
     # cost only
     slots: int = 256  # rollouts decoded at a time, per rank

@@ -50,7 +50,8 @@ def test_every_training_problem_is_counted_and_goes_to_one_file(checkpoint, caps
     assert all(difficulty.band(row["right"], row["n"]) == name and row["n"] == 64 for name, rows in found.items() for row in rows)
     assert len({row["right"] for rows in found.values() for row in rows}) > 5
     model, _ = M.load_checkpoint(str(ckpt))  # the same counts from the sampler, at temperature 1 and without top_p
-    groups = sample(model, [ENCODING.encode_ordinary(prompt_text(p)) for p in problems], 64, 8, 1.0, eos=ENCODING.eot_token, problem_ids=common.problem_keys(problems))
+    prompts = [ENCODING.encode_ordinary(prompt_text(p)) for p in problems]
+    groups = sample(model, prompts, 64, 8, 1.0, eos=ENCODING.eot_token, problem_ids=common.problem_keys(problems))
     text = lambda r: ENCODING.decode([t for t in r.tokens if t != ENCODING.eot_token])
     expected = {p.id: sum(grade(text(r), p.answer, "ordered") for r in group) for p, group in zip(problems, groups)}
     assert {row["id"]: row["right"] for rows in found.values() for row in rows} == expected
@@ -83,7 +84,8 @@ def test_a_killed_scoring_goes_on_and_no_file_is_ever_half_written(checkpoint, m
         evaluate.main(config)
     assert not [path for name in ("easy", "medium", "hard") for path in ckpt.parent.glob(f"*.{name}.jsonl*")]
     counted.clear()
-    monkeypatch.setattr(difficulty, "count_right", lambda model, encoding, problems, *rest: counted.append(len(problems)) or count(model, encoding, problems, *rest))
+    note = lambda model, encoding, problems, *rest: counted.append(len(problems)) or count(model, encoding, problems, *rest)
+    monkeypatch.setattr(difficulty, "count_right", note)
     evaluate.main(config)
     assert counted == [12, 4] and "going on after 24 problems" in capsys.readouterr().out
     pieces = rows_of(ckpt)

@@ -257,7 +257,8 @@ def test_the_models_gradient_is_that_of_the_formula(kind, mode):
     logps, tokens = {}, {}
     for g, i in members:
         r, prompt = groups.rollouts[g][i], groups.prompts[g]
-        one = lambda m: m(torch.tensor([prompt + r.tokens]))[0, len(prompt) - 1 : -1].log_softmax(-1).gather(-1, torch.tensor(r.tokens)[:, None])[:, 0]
+        all_logp = lambda m: m(torch.tensor([prompt + r.tokens]))[0, len(prompt) - 1 : -1].log_softmax(-1)
+        one = lambda m: all_logp(m).gather(-1, torch.tensor(r.tokens)[:, None])[:, 0]
         logps[g, i] = one(plain)
         if len(groups.old_logp[g][i]) == 0:  # zero advantage: never computed, and its policy gradient is zero
             groups.old_logp[g][i] = logps[g, i].detach()

@@ -113,17 +113,20 @@ def test_every_recipe_improves_its_own_objective(base, tmp_path, setting):
 def test_rl_after_sft_takes_the_authors_values_under_run_only(base, tmp_path, capsys):
     folder, data = base
     facts = M.read_facts(str(folder / "4K.pt"))
+    parsed = lambda ckpt, *more: common.parse_flags(
+        grpo.Config, grpo.PRESETS, grpo.SETTINGS, ["--ckpt", str(ckpt), "--preset", "1B", *more], grpo.AFTER_SFT
+    )
     for recipe in ("sft", "sft-gold"):
         ckpt = tmp_path / f"{recipe}.pt"
         M.save_checkpoint(str(ckpt), tiny(ENCODING.n_vocab), {**facts, "recipe": recipe})
-        after = lambda *more: common.parse_flags(grpo.Config, grpo.PRESETS, grpo.SETTINGS, ["--ckpt", str(ckpt), "--preset", "1B", *more], grpo.AFTER_SFT)
+        after = lambda *more: parsed(ckpt, *more)
         config = after("--setting", "run")
         assert (config.lr, config.kl, config.mini_batches, config.max_response) == (4e-5, 0.0, 1, 512)
         assert "4e-05                    setting run, after SFT" in capsys.readouterr().out
         assert after("--setting", "run", "--lr", "1e-6").lr == 1e-6
         for setting in ("written", "controlled"):
             assert (after("--setting", setting).lr, after("--setting", setting).mini_batches) == (1e-6, 4)
-    direct = common.parse_flags(grpo.Config, grpo.PRESETS, grpo.SETTINGS, ["--ckpt", str(folder / "4K.pt"), "--preset", "1B", "--setting", "run"], grpo.AFTER_SFT)
+    direct = parsed(folder / "4K.pt", "--setting", "run")
     assert (direct.lr, direct.kl, direct.mini_batches, direct.max_response, direct.loss) == (1e-6, 1e-3, 4, 2048, "micro-mean")
 
 
@@ -234,8 +237,7 @@ def test_validation_problems_are_never_trained_on(base, tmp_path):
     again, same = train_and_val(str(tmp_path / "shuffled.jsonl"), 10)
     assert len(again) == 60 and {p.question for p in same} == {p.question for p in val} and len(same) == 10
     assert train_and_val(data, 0) == (load_problems(data), [])
-    with pytest.raises(common.UserError, match="--val 40: .* has 40 questions"):
-        train_and_val(data, 40)
+    assert [len(some) for some in train_and_val(data, 1000)] == [30, 10]  # never more than a quarter
     toy, toy_val = train_and_val("toy", 50)
     assert len(toy) == 600 and toy_val == load_problems("toy", "val")[:50]
     out = tmp_path / "rl.pt"
@@ -357,13 +359,14 @@ def test_what_is_wrong_with_a_reward_is_one_line_before_work_starts(base, tmp_pa
         (dict(ref_every=3), "--ref_every 3: there is no reference without --kl"),
         (dict(tis=2.0), "--tis 2.0 compares the trainer's log-probs"),
         (dict(format_score=1.0), "--format_score 1.0: a wrong answer pays less"),
-        (dict(val_every=1), "--val 1000: five has 40 questions"),
+        (dict(val_every=1, val=0), "--val 0: give how many"),
     ],
 )
 def test_flags_that_cannot_work_are_one_line(base, tmp_path, more, message):
     with pytest.raises(common.UserError) as error:
         grpo.main(flags(grpo, base[0] / "4K.pt", tmp_path / "no.pt", base[1], "controlled", **RL, **more))
-    assert message.replace("five", base[1]) in str(error.value)
-    for more, message in ((dict(mode="x"), "--mode x"), (dict(mode="sum", weight_end=0.5), "--weight_end is of"), (dict(weight_end=2.0), "--weight_end 2.0")):
+    assert message in str(error.value)
+    wrong = ((dict(mode="x"), "--mode x"), (dict(mode="sum", weight_end=0.5), "--weight_end is of"), (dict(weight_end=2.0), "--weight_end 2.0"))
+    for more, message in wrong:
         with pytest.raises(common.UserError, match=message):
             parallel.main(flags(parallel, base[0] / "4K.pt", tmp_path / "no.pt", base[1], "controlled", **PARALLEL, **more))
