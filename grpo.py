@@ -384,7 +384,6 @@ def check_config(config) -> None:
     recomputed = config.recompute_old or config.mini_batches == 1
     check(not config.tis or recomputed, f"--tis {config.tis} compares the trainer's log-probs with the sampler's; give --recompute_old")
     check(config.tis >= 0, f"--tis {config.tis}: the largest weight of a token, usually 2; 0 is off")
-    check(not config.val_every or config.val > 0, "--val 0: give how many problems to hold out, or --val_every 0")
 
 
 def main(config: Config) -> None:
