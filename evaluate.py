@@ -57,9 +57,6 @@ class Config:
     k: str = "1,8,32"  # of pass@k, each at most n
     kind: str = ""  # grading rules, math, gsm8k or ordered; default by the problems' source, as in training
     rule: str = "ours"  # of the grader: ours (exact values), or the authors' (strings)
-    # training problems by difficulty, for RL: see difficulty.py
-    split_by_difficulty: bool = False  # write <name>.easy.jsonl, .medium.jsonl and .hard.jsonl beside the checkpoint, and no row
-    difficulty_samples: int = 64  # of each training problem, at temperature 1 and without top_p
     seed: int = 0  # of the samples and of the choice of examples
     out: str = ""  # file of result rows; default results.jsonl beside the checkpoint
     show: int = 0  # print so many samples with their verdicts
@@ -67,6 +64,9 @@ class Config:
     micro_tokens: int = 16_384  # tokens per forward pass, general skills
     progress: bool = True  # a progress bar
     again: bool = False  # evaluate even if the row is there
+    # instead of all that: sort the training problems for RL, see difficulty.py
+    split_by_difficulty: bool = False  # write <name>.easy.jsonl, .medium.jsonl and .hard.jsonl beside the checkpoint, and no row
+    difficulty_samples: int = 64  # of each training problem, at temperature 1 and without top_p
 
 
 PRESETS = {

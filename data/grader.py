@@ -75,6 +75,10 @@ def reward(response: str, answer: str, kind: str = "math", format_score: float =
     return format_score if kind != "gsm8k" or all(part.kind == "number" for part in parts) else 0.0
 
 
+class NotAReward(TypeError):
+    """A user's reward function gave no number. In the middle of a run it may be on any rank, so it is not a quiet UserError."""
+
+
 def load_reward(spec: str, example):
     """`my_reward.py:score` -> that function of (response, problem), each value checked; "" -> None: the grader is the reward.
 
@@ -108,10 +112,13 @@ def load_reward(spec: str, example):
             error.add_note(f"in --reward {spec}, on problem {problem.id}: {problem.question}")
             raise
         if not isinstance(value, Real) or not math.isfinite(value):
-            raise UserError(f"--reward {spec}: {name} gave {value!r} on problem {problem.id}; a reward is one finite number, a float")
+            raise NotAReward(f"--reward {spec}: {name} gave {value!r} on problem {problem.id}; a reward is one finite number, a float")
         return float(value)
 
-    score("", example)
+    try:
+        score("", example)
+    except NotAReward as error:
+        raise UserError(str(error)) from None
     return score
 
 

@@ -382,3 +382,11 @@ def test_flags_that_cannot_work_are_one_line(base, tmp_path, more, message):
     for more, message in wrong:
         with pytest.raises(common.UserError, match=message):
             parallel.main(flags(parallel, base[0] / "4K.pt", tmp_path / "no.pt", base[1], "controlled", **PARALLEL, **more))
+
+
+def test_a_reward_that_stops_being_a_number_names_the_problem(tmp_path):
+    (tmp_path / "r.py").write_text("def score(response, problem):\n    return 1.0 if not response else [1.0]\n")
+    problem = Problem("abc", "how many ?", "1", (), "mine")
+    own = load_reward(f"{tmp_path}/r.py:score", problem)
+    with pytest.raises(TypeError, match=r"score gave \[1.0\] on problem abc"):
+        own("one", problem)
