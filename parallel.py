@@ -223,16 +223,16 @@ def main(config: Config) -> None:
             rl_half = lambda: policy_backward(model, reference, groups, mini_batch(groups, m, config), config)
             if config.mode == "parallel":
                 weight = average_weight(config, average, averages)
-                done_both = average_step(model, rl_optimizer, sft_optimizer, rl_half, lambda: sft_half(average), weight, config.grad_clip)
+                pair = average_step(model, rl_optimizer, sft_optimizer, rl_half, lambda: sft_half(average), weight, config.grad_clip)
                 metrics["weight"] = weight
             elif config.mode == "sum":
-                done_both = sum_step(model, rl_optimizer, rl_half, lambda: sft_half(average), config.grad_clip)
+                pair = sum_step(model, rl_optimizer, rl_half, lambda: sft_half(average), config.grad_clip)
             else:
                 common.set_lr(rl_optimizer, config.lr)
-                done_both = {"rl": rl_half(), "rl_grad_norm": common.clipped_step(model, rl_optimizer, config.grad_clip)}
-            updates.append(done_both)
-            if "sft" in done_both:
-                sft.append((done_both["sft"]["loss"], done_both["sft_grad_norm"]))
+                pair = {"rl": rl_half(), "rl_grad_norm": common.clipped_step(model, rl_optimizer, config.grad_clip)}
+            updates.append(pair)
+            if "sft" in pair:
+                sft.append((pair["sft"]["loss"], pair["sft_grad_norm"]))
         metrics |= update_metrics([u["rl"] for u in updates], [u["rl_grad_norm"] for u in updates])
         if sft:  # a curriculum has RL steps without any
             metrics["sft_loss"], metrics["sft_grad_norm"] = (sum(values) / len(sft) for values in zip(*sft))

@@ -30,6 +30,7 @@ def test_group_advantages(normalize):
     rewards = np.random.default_rng(0).choice([0.0, 0.1, 1.0], size=(40, 8))
     ours = grpo.group_advantages(torch.tensor(rewards, dtype=torch.float32), normalize)
     assert np.abs(ours.numpy() - numpy_advantages(rewards, normalize)).max() < 1e-5
+    assert np.abs(grpo.group_advantages(torch.tensor(rewards), normalize).numpy() - numpy_advantages(rewards, normalize)).max() < 1e-9
 
 
 def test_equal_rewards_give_exactly_zero():
