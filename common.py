@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -34,11 +35,11 @@ from model import load_checkpoint, read_facts, read_file, save_checkpoint, write
 # ---------------------------------------------------------------------------------------------- flags
 
 
-def launch(main, Config, presets: dict, settings: dict | None = None) -> None:
+def launch(main, Config, presets: dict, settings: dict | None = None, after_sft: dict | None = None) -> None:
     """Parse the flags, start the processes, run main(config); a user's error ends in one line, not in a traceback."""
     script = os.path.basename(sys.argv[0])
     try:
-        config = parse_flags(Config, presets, settings or {}, sys.argv[1:])
+        config = parse_flags(Config, presets, settings or {}, sys.argv[1:], after_sft)
         start_processes()
         main(config)
     except (UserError, OSError) as error:
@@ -60,8 +61,11 @@ class OneLineParser(argparse.ArgumentParser):
         leave(f"{self.prog}: {message}; --help lists the flags")
 
 
-def parse_flags(Config, presets: dict, settings: dict, argv: list[str]):
-    """argv -> Config. `--top_p` and `--top-p` are one flag; the help is the comment on the field's line."""
+def parse_flags(Config, presets: dict, settings: dict, argv: list[str], after_sft: dict | None = None):
+    """argv -> Config. `--top_p` and `--top-p` are one flag; the help is the comment on the field's line.
+
+    `after_sft`: (setting, preset) -> values that stand where the parent checkpoint was fine-tuned.
+    """
     fields = {f.name: f for f in dataclasses.fields(Config)}
     comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(Config), re.M))
     parser = OneLineParser(description=inspect.getmodule(Config).__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
@@ -86,12 +90,16 @@ def parse_flags(Config, presets: dict, settings: dict, argv: list[str]):
         least = 1 if isinstance(f.default, int) and f.default > 0 else 0  # a size that defaults to 0 means "all" or "none"
         if field_type(f) is int and f.name != "seed" and flags.get(f.name, least) < least:
             parser.error(f"--{f.name} {flags[f.name]} must be {least} or more")
-    preset = flags.get("preset") or (read_facts(flags["ckpt"])["preset"] if "ckpt" in flags else fields["preset"].default)
+    parent = read_facts(flags["ckpt"]) if "ckpt" in flags else {"preset": fields["preset"].default, "recipe": "base"}
+    preset = flags.get("preset") or parent["preset"]
     setting = flags.get("setting") or (fields["setting"].default if "setting" in fields else None)
     for what, name, table in (("preset", preset, presets), ("setting", setting, settings)):
         if name is not None and name not in table:
             parser.error(f"unknown {what} {name}; there are {', '.join(table)}")
-    layers = {f"preset {preset}": {**presets[preset], "preset": preset}, f"setting {setting}": settings.get(setting, {}), "flag": flags}
+    layers = {f"preset {preset}": {**presets[preset], "preset": preset}, f"setting {setting}": settings.get(setting, {})}
+    if "sft" in parent["recipe"]:  # sft, sft-gold, and what was made of them
+        layers[f"setting {setting}, after SFT"] = (after_sft or {}).get((setting, preset), {})
+    layers["flag"] = flags
     values, origin = {}, {}
     for name, layer in layers.items():
         values.update(layer)
@@ -174,6 +182,20 @@ def all_sum(*values: float) -> list[float]:
     if dist.is_initialized():
         dist.all_reduce(total)
     return total.tolist()
+
+
+def all_max(*values: float) -> list[float]:
+    """The largest of each number over the ranks."""
+    largest = torch.tensor(values, dtype=torch.float64, device=device())
+    if dist.is_initialized():
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest.tolist()
+
+
+def peak_memory() -> float:
+    """GiB that the fullest rank has held at most: on its GPU, or of its process without one."""
+    bytes_ = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return all_max(bytes_ / 2**30)[0]
 
 
 def gather_objects(value) -> list:
@@ -335,7 +357,7 @@ def schedule(kind: str, step: int, steps: int, warmup: int = 0, floor: float = 0
 
 # ---------------------------------------------------------------------------------------------- checkpoints and resume
 
-KNOBS = {"ckpt", "out", "save_every", "log_every", "micro_tokens", "slots", "progress"}  # change cost, not results
+KNOBS = {"ckpt", "out", "save_every", "log_every", "samples_every", "save_rollouts", "micro_tokens", "slots", "progress"}  # change cost, not results
 
 
 def recorded(config) -> dict:
@@ -438,13 +460,14 @@ def is_finished(path: str, config, parent: dict | None = None) -> bool:
 class Resume:
     """The state of an unfinished run: weights, every optimizer, the step, in `<name>.resume/state.pt`.
 
-    Batches and samples are functions of (seed, step), so nothing else has to be kept and nothing is replayed.
+    Batches and samples are functions of (seed, step), so nothing else has to be kept and nothing is replayed. Only a
+    `reference` that moves is more than a function of the parent: its weights are kept as well.
     """
 
-    def __init__(self, out: str, config, model, *optimizers):
+    def __init__(self, out: str, config, model, *optimizers, reference=None):
         self.folder = re.sub(r"\.pt$", "", out) + ".resume"
         self.path = os.path.join(self.folder, "state.pt")
-        self.config, self.model, self.optimizers = config, model, optimizers
+        self.config, self.model, self.optimizers, self.reference = config, model, optimizers, reference
 
     def load(self) -> int:
         """Put the state back, if there is one -> the step to go on with (0: from the start)."""
@@ -456,6 +479,8 @@ class Resume:
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        if self.reference:
+            self.reference.load_state_dict(state["reference"])
         print0(f"going on from step {state['step']} of {self.folder}")
         return state["step"]
 
@@ -463,7 +488,8 @@ class Resume:
         """After `step` steps. All ranks hold the same state; rank 0 writes it."""
         if rank() == 0:
             optimizers = [o.state_dict() for o in self.optimizers]
-            write_aside(self.path, {"step": step, "config": recorded(self.config), "model": self.model.state_dict(), "optimizers": optimizers})
+            state = {"step": step, "config": recorded(self.config), "model": self.model.state_dict(), "optimizers": optimizers}
+            write_aside(self.path, state | ({"reference": self.reference.state_dict()} if self.reference else {}))
 
     def finish(self, out: str, facts: dict) -> None:
         """Write the result, then drop the state."""
@@ -483,8 +509,8 @@ class Resume:
 class Log:
     """One JSON line per step in `<name>.log.jsonl`; lines after the step that a run resumes from are dropped."""
 
-    def __init__(self, out: str, step: int):
-        self.path = re.sub(r"\.pt$", "", out) + ".log.jsonl"
+    def __init__(self, out: str, step: int, kind: str = "log"):
+        self.path = re.sub(r"\.pt$", "", out) + f".{kind}.jsonl"
         if rank() == 0:
             os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
             kept = [row for row in read_rows(self.path) if row["step"] <= step] if step else []

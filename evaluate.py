@@ -11,6 +11,9 @@ interval can be computed later.
 `general` is LAMBADA, HellaSwag, ARC-Easy, ARC-Challenge, PIQA and OpenBookQA as lm-evaluation-harness scores them, or the
 toy world's six skills for a checkpoint that was pre-trained on it. `--setting run` asks and grades as the authors' code
 did: GSM8K examples with calculator marks for MATH too, string comparison; `written` has no top_p.
+
+`--split_by_difficulty` does something else: it sorts the training problems into files by how often the checkpoint solves
+them (difficulty.py).
 """
 
 import math
@@ -23,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 import common
+import difficulty
 from common import check, print0
 from data import toy
 from data.benchmarks import BENCHMARKS, Item, load_benchmark, load_general
@@ -60,6 +64,9 @@ class Config:
     micro_tokens: int = 16_384  # tokens per forward pass, general skills
     progress: bool = True  # a progress bar
     again: bool = False  # evaluate even if the row is there
+    # instead of all that: sort the training problems for RL, see difficulty.py
+    split_by_difficulty: bool = False  # write <name>.easy.jsonl, .medium.jsonl and .hard.jsonl beside the checkpoint, and no row
+    difficulty_samples: int = 64  # of each training problem, at temperature 1 and without top_p
 
 
 PRESETS = {
@@ -302,11 +309,16 @@ def main(config: Config) -> None:
     check(config.rule in ("ours", "authors"), f"--rule {config.rule}: choose ours or authors")
     check(config.style in ("ours", "authors"), f"--style {config.style}: choose ours or authors")
     check(config.temperature >= 0 and 0 < config.top_p <= 1, f"--temperature {config.temperature} --top_p {config.top_p}: at least 0, and above 0 up to 1")
-    if not all(map(is_likelihood, tasks)):
+    sets = [task for task in tasks if not is_likelihood(task)]
+    if config.split_by_difficulty:
+        check(len(sets) == 1, "--split_by_difficulty takes the training problems of one set: give --data openmath-gsm8k, toy or a .jsonl file")
+    elif sets:
         possible = all(part.isdigit() and 1 <= int(part) <= config.n for part in config.k.split(","))
         check(possible, f"--k {config.k}: numbers from 1 to --n {config.n}, joined by commas")
     model, facts = common.open_parent(config)
     encoding = common.open_tokenizer(facts, model)
+    if config.split_by_difficulty:
+        return difficulty.split(model, encoding, facts, sets[0], config)
     out = config.out or os.path.join(os.path.dirname(config.ckpt), "results.jsonl")
     name = os.path.basename(config.ckpt).removesuffix(".pt")
     for task in tasks:

@@ -123,7 +123,7 @@ def draw_dynamics(study: Study, figure: str, recipes: list[str]):
     fig, axes = pyplot().subplots(2, 3, figsize=(11.5, 6.2), layout="constrained")
     labels = {
         "accuracy": "training accuracy (share)", "format": "with a boxed answer (share)", "mixed": "groups with a signal (share)",
-        "length": "response length (tokens)", "entropy": "entropy (nats per token)",
+        "length": "response length (tokens)", "surprise": "entropy (nats per token)",
     }  # fmt: skip
     depth = lambda i, n: 0.35 + 0.65 * (i + 1) / n  # later checkpoints are darker
     for ax, (what, label) in zip(axes.flat, labels.items()):

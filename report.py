@@ -122,9 +122,9 @@ class Study:
         return summarise({seed: values for seed, values in paired.items() if values})
 
     def logs(self, stem: str, recipe: str) -> list[list[dict]]:
-        """The RL log of each seed that has one: a row per step."""
+        """The RL log of each seed that has one: a row per step. Older ones call the surprise by its estimand, entropy."""
         logs = [read_rows(os.path.join(folder, f"{stem}.{recipe}.log.jsonl")) for folder in self.folders]
-        return [log for log in logs if log]
+        return [[{"surprise": row.get("entropy"), **row} for row in log] for log in logs if log]
 
 
 def by_problem(row: dict, what: str) -> dict[tuple, float]:

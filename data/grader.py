@@ -22,11 +22,17 @@ The ways in which public graders were fooled (prefixes, commas, tolerance, unico
 `rule="authors"` is the rule of the paper's code instead (data/authors.py), kept to measure the difference.
 """
 
+import importlib.util
+import inspect
+import math
+import os
 import re
 from fractions import Fraction
 from functools import lru_cache, partial
+from numbers import Real
 from typing import NamedTuple
 
+from data import UserError
 from data.authors import authors_grade
 
 MAX_RESPONSE = 20_000  # characters; of a longer response only the tail is read
@@ -67,6 +73,53 @@ def reward(response: str, answer: str, kind: str = "math", format_score: float =
         return 0.0
     parts = value.value if value.kind in (",", "()") else [value]  # a pair of numbers is as good as a number
     return format_score if kind != "gsm8k" or all(part.kind == "number" for part in parts) else 0.0
+
+
+class NotAReward(TypeError):
+    """A user's reward function gave no number. In the middle of a run it may be on any rank, so it is not a quiet UserError."""
+
+
+def load_reward(spec: str, example):
+    """`my_reward.py:score` -> that function of (response, problem), each value checked; "" -> None: the grader is the reward.
+
+    It is tried on `example`, a problem, before any work. What it raises is its author's to see: it passes, with the problem named.
+    """
+    if not spec:
+        return None
+    path, _, name = spec.rpartition(":")
+    if not path.endswith(".py") or not name.isidentifier():
+        raise UserError(f"--reward {spec}: write FILE.py:FUNCTION, as in my_reward.py:score")
+    if not os.path.isfile(path):
+        raise UserError(f"--reward {spec}: {path} is missing")
+    module_spec = importlib.util.spec_from_file_location("own_reward", path)
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"--reward {spec}: {path} does not load, {type(error).__name__}: {error}".replace("\n", " ")) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UserError(f"--reward {spec}: {path} has no function {name}; write def {name}(response, problem) -> float")
+    try:
+        inspect.signature(function).bind("", example)
+    except TypeError:
+        raise UserError(f"--reward {spec}: {name}{inspect.signature(function)} must take two arguments, (response, problem)") from None
+
+    def score(response: str, problem) -> float:
+        try:
+            value = function(response, problem)
+        except Exception as error:
+            error.add_note(f"in --reward {spec}, on problem {problem.id}: {problem.question}")
+            raise
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise NotAReward(f"--reward {spec}: {name} gave {value!r} on problem {problem.id}; a reward is one finite number, a float")
+        return float(value)
+
+    try:
+        score("", example)
+    except NotAReward as error:
+        raise UserError(str(error)) from None
+    return score
 
 
 def extract(response: str, kind: str = "math") -> str | None:

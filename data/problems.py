@@ -25,6 +25,7 @@ from data import UserError
 INSTRUCTION = "Let's think step by step and output the final answer within \\boxed{}."  # the authors' words
 
 NAMES = ("toy", "toy-hard", "gsm8k", "math", "openmath-gsm8k", "openmath")
+WITH_VAL = ("toy", "toy-hard", "openmath-gsm8k", "openmath")  # have a validation split of their own
 DOCUMENTED = {  # problems, least and most; OpenMathInstruct-2's from its makers' and the authors' round numbers
     ("gsm8k", "train"): (7_473, 7_473), ("gsm8k", "test"): (1_319, 1_319), ("math", "train"): (7_500, 7_500), ("math", "test"): (5_000, 5_000),
     ("openmath-gsm8k", "train"): (79_872, 80_383), ("openmath-gsm8k", "val"): (1_000, 1_000),
@@ -88,6 +89,21 @@ def load_problems(name: str, split: str = "train", marks: bool = False) -> list[
     if Path(name).suffix == ".jsonl" or Path(name).exists():
         return jsonl(Path(name), marks)
     raise UserError(f"unknown problem set {name!r}; choose one of {', '.join(NAMES)}, or give the path of a .jsonl file")
+
+
+def train_and_val(name: str, n: int) -> tuple[list[Problem], list[Problem]]:
+    """(training problems, n held-out ones for validation), never the same question in both; n = 0 holds nothing out.
+
+    Sets that have a validation split give its first n. Of the others n questions, but at most a quarter, are drawn by
+    their hash: the same ones for every seed, order and machine, and they are not trained on.
+    """
+    train = load_problems(name, "train")
+    if name in WITH_VAL or not n:
+        return train, load_problems(name, "val")[:n] if n else []
+    questions = sorted({p.question for p in train}, key=lambda q: hashlib.blake2b(b"held out" + q.encode()).digest())
+    chosen, first = questions[: min(n, len(questions) // 4)], {p.question: p for p in reversed(train)}
+    held = set(chosen)
+    return [p for p in train if p.question not in held], [first[q] for q in chosen]
 
 
 # --- rows -> problems ---------------------------------------------------------------------------------------------

@@ -1,11 +1,19 @@
 """The algorithm box against float64 NumPy over several steps, and its two ends: weight 1 is RL, weight 0 is SFT."""
 
+import gc
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import common
-from parallel import average_step
+import parallel
+from parallel import average_step, average_weight, sft_before, sum_step
+
+CONFIG = parallel.Config(ckpt="", **parallel.PRESETS["toy"])
 
 
 class Adam64:
@@ -96,3 +104,79 @@ def test_parameters_stay_the_same_objects():
     before = [p.data_ptr() for p in m.parameters()]
     average_step(m, rl, sft, *backward)
     assert [p.data_ptr() for p in m.parameters()] == before
+
+
+def test_five_steps_with_a_weight_that_moves():
+    """From pure SFT to pure RL in a straight line; the first and the last step are then one side's alone."""
+    config = replace(CONFIG, weight=0.0, weight_end=1.0)
+    weights = [average_weight(config, i, STEPS) for i in range(STEPS)]
+    assert weights == [0.0, 0.25, 0.5, 0.75, 1.0] and average_weight(replace(CONFIG, weight=0.3), 3, STEPS) == 0.3
+    assert average_weight(config, 0, 1) == 0.0
+    m, rl, sft, rl_backward, sft_backward = set_up()
+    w, adam_rl, adam_sft = START.copy(), Adam64(0.05, 0.999, 0.01), Adam64(0.2, 0.95, 0.1)
+    for weight in weights:
+        average_step(m, rl, sft, rl_backward, sft_backward, weight)
+        after_rl, after_sft = adam_rl.step(w, numpy_gradient(w, RL_GOAL, 2)), adam_sft.step(w, numpy_gradient(w, SFT_GOAL, 4))
+        w = weight * after_rl + (1 - weight) * after_sft
+        assert np.abs(m.vector().detach().numpy() - w).max() < 1e-5
+
+
+def test_the_sum_is_one_step_on_both_gradients():
+    m, rl, _, rl_backward, sft_backward = set_up()
+    w, adam = START.copy(), Adam64(0.05, 0.999, 0.01)
+    for _ in range(STEPS):
+        done = sum_step(m, rl, rl_backward, sft_backward)
+        gradient = numpy_gradient(w, RL_GOAL, 2) + numpy_gradient(w, SFT_GOAL, 4)
+        w = adam.step(w, gradient)
+        assert np.abs(m.vector().detach().numpy() - w).max() < 1e-5
+        assert done["rl_grad_norm"] == done["sft_grad_norm"] == pytest.approx(np.sqrt((gradient**2).sum()), rel=1e-4)
+
+
+def test_interleaving_and_the_curriculum():
+    sequence = lambda config, steps: " ".join("S" * len(sft_before(config, step)) + "R" for step in range(steps))
+    assert sequence(replace(CONFIG, mode="interleave", interleave=3), 3) == "SSSR SSSR SSSR"
+    assert sequence(replace(CONFIG, mode="curriculum", curriculum=3), 12) == "SSSR SSR R SR R R R R R R R R"  # rounds of 1, 2, 3, 4 RL steps
+    assert sequence(CONFIG, 3) == sequence(replace(CONFIG, mode="sum"), 3) == "R R R"
+    for mode in ("interleave", "curriculum"):  # every SFT batch once, in order; the last range's end is their number
+        config = replace(CONFIG, mode=mode)
+        batches = [i for step in range(config.steps) for i in sft_before(config, step)]
+        assert batches == list(range(sft_before(config, config.steps - 1).stop)) and len(batches) == {"interleave": 300, "curriculum": 305}[mode]
+
+
+class Alive(TorchDispatchMode):
+    """The most bytes in tensors that were made since the start, after any operation."""
+
+    most = 0
+
+    def __enter__(self):
+        gc.freeze()  # what is there already is not looked at
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        gc.unfreeze()
+        return super().__exit__(*error)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        storages = [x.untyped_storage() for x in gc.get_objects() if type(x) is torch.Tensor]
+        self.most = max(self.most, sum({s.data_ptr(): s.nbytes() for s in storages}.values()))
+        return result
+
+
+def test_the_snapshot_is_one_copy_of_the_weights():
+    """At no point does average_step hold more than a copy and one tensor beside weights, gradients and the optimizers' state."""
+    m = nn.Module()
+    m.weights = nn.ParameterList([nn.Parameter(torch.randn(64, 64)) for _ in range(8)])
+    tensor, copy = 64 * 64 * 4, 8 * 64 * 64 * 4
+    rl, sft = (common.adamw(m, 0.1, (0.9, 0.999), 0.01) for _ in range(2))
+    gradients = [torch.ones_like(p) for p in m.parameters()]
+
+    def backward():
+        for p, g in zip(m.parameters(), gradients):
+            p.grad = g.fill_(1.0)
+
+    average_step(m, rl, sft, backward, backward)  # the optimizers' state is there now
+    with Alive() as alive:
+        for _ in range(2):
+            average_step(m, rl, sft, backward, backward)
+    assert copy <= alive.most <= copy + tensor + 4096, alive.most / tensor

@@ -1,0 +1,37 @@
+"""The warnings: when each begins, that it is said once, and what to do about it."""
+
+from dataclasses import replace
+
+import grpo
+from metrics import WINDOW, conditions, warnings
+
+CONFIG = grpo.Config(ckpt="", **grpo.PRESETS["toy"])
+FINE = dict(truncated=0.1, mixed=0.5, format=0.9, accuracy=0.3)
+
+
+def said(rows):
+    """The warnings after each row, as a run prints them."""
+    return [warnings(rows[: i + 1], CONFIG) for i in range(len(rows))]
+
+
+def test_nothing_is_said_of_a_healthy_run():
+    assert said([FINE] * 10) == [[]] * 10 and conditions([], CONFIG) == {}
+
+
+def test_each_condition_is_said_once_each_time_it_begins():
+    cut, silent = FINE | dict(truncated=0.51), FINE | dict(mixed=0.0)
+    texts = said([FINE, cut, cut, FINE, cut, silent, silent])
+    assert [len(t) for t in texts] == [0, 1, 0, 0, 1, 1, 0]
+    assert texts[1][0] == "51% of the rollouts were cut at 52 tokens: raise --max_response, or give --mask_truncated"
+    assert "no group has mixed rewards" in texts[5][0] and "--n" in texts[5][0] and "--split_by_difficulty" in texts[5][0]
+    assert all("\n" not in line for t in texts for line in t)
+    assert "at 99 tokens" in warnings([cut], replace(CONFIG, max_response=99))[0]
+
+
+def test_format_without_answers_is_the_bad_seed():
+    """The paper's collapse: boxes everywhere, the format's reward, nothing right. One step of it is no news."""
+    bad = FINE | dict(format=0.97, accuracy=0.0)
+    texts = said([FINE] * 3 + [bad] * (WINDOW + 3))
+    assert [i for i, t in enumerate(texts) if t] == [3 + WINDOW - 1] and "--format_score 0" in texts[3 + WINDOW - 1][0]
+    assert said([FINE | dict(format=0.3, accuracy=0.0)] * 10) == [[]] * 10  # neither learned: it may come yet
+    assert said([bad] * (WINDOW - 1)) == [[]] * (WINDOW - 1)
