@@ -18,7 +18,7 @@ import common
 from common import check, print0
 from data.grader import grade
 from data.problems import Problem, answer_kind, counted, load_problems, prompt_text
-from sampler import sample
+from sampler import Sampler
 
 CHUNK = 8_192  # samples between two saves, over all ranks
 
@@ -28,14 +28,13 @@ def band(right: int, n: int) -> str:
     return "hard" if 64 * right <= 8 * n else "easy" if 64 * right >= 16 * n else "medium"
 
 
-def count_right(model, encoding, problems: list[Problem], keys: list[int], config) -> list[int]:
+def count_right(sampler: Sampler, encoding, problems: list[Problem], keys: list[int], config) -> list[int]:
     """How many of difficulty_samples samples of each problem are right; every rank takes its share, all get all."""
     mine = range(common.rank(), len(problems), common.world())
-    with common.autocast():
-        groups = sample(
-            model, [encoding.encode_ordinary(prompt_text(problems[i])) for i in mine], config.difficulty_samples, config.max_response, 1.0,
-            eos=encoding.eot_token, seed=config.seed, problem_ids=[keys[i] for i in mine], slots=config.slots,
-        ) if len(mine) else []  # fmt: skip
+    groups = sampler.sample(
+        [encoding.encode_ordinary(prompt_text(problems[i])) for i in mine], config.difficulty_samples, config.max_response, 1.0,
+        eos=encoding.eot_token, seed=config.seed, problem_ids=[keys[i] for i in mine],
+    ) if len(mine) else []  # fmt: skip
     text = lambda r: encoding.decode([t for t in r.tokens if t != encoding.eot_token])
     right = lambda p, r: grade(text(r), p.answer, config.kind or answer_kind(p), config.rule)
     counts = {i: sum(right(problems[i], r) for r in group) for i, group in zip(mine, groups)}
@@ -78,10 +77,10 @@ def split(model, encoding, facts: dict, task: str, config) -> None:
         write_aside(part, json.dumps(key) + "\n")
     if counts:
         print0(f"going on after {len(counts):,} problems of {part}")
-    size = max(1, CHUNK // config.difficulty_samples)
+    size, sampler = max(1, CHUNK // config.difficulty_samples), Sampler(model, config.slots)
     while len(counts) < len(problems):
         at = slice(len(counts), len(counts) + size)
-        new = count_right(model, encoding, problems[at], keys[at], config)
+        new = count_right(sampler, encoding, problems[at], keys[at], config)
         counts += new
         if common.rank() == 0:
             common.append_row(part, {"right": new})

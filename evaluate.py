@@ -135,11 +135,10 @@ def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
     common.check_length(model, max(map(len, prompts)) + config.max_response, "the longest prompt + --max_response")
     mine = range(common.rank(), len(problems), common.world())
     keys = common.problem_keys(problems)
-    with common.autocast():
-        groups = sample(
-            model, [prompts[i] for i in mine], config.n, config.max_response, config.temperature, config.top_p, encoding.eot_token,
-            config.seed, problem_ids=[keys[i] for i in mine], slots=config.slots, progress=config.progress and common.rank() == 0,
-        ) if len(mine) else []  # fmt: skip
+    groups = sample(
+        model, [prompts[i] for i in mine], config.n, config.max_response, config.temperature, config.top_p, encoding.eot_token,
+        config.seed, problem_ids=[keys[i] for i in mine], slots=config.slots, progress=config.progress and common.rank() == 0,
+    ) if len(mine) else []  # fmt: skip
     rows = []
     for i, group in zip(mine, groups):
         texts = [encoding.decode([t for t in r.tokens if t != encoding.eot_token]) for r in group]

@@ -24,7 +24,7 @@ from common import check, print0
 from data.grader import load_reward, reward
 from data.problems import Problem, answer_kind, counted, prompt_text, train_and_val
 from metrics import StepLog, rollout_metrics, update_metrics
-from sampler import Rollout, sample
+from sampler import Rollout, Sampler
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Groups:
     old_logp: list[list[torch.Tensor]] | None = None  # P x n x (response,); None: the policy has not moved yet
 
 
-def roll_out(model, problems: list[Problem], encoding, config: Config, step: int) -> Groups:
+def roll_out(sampler: Sampler, problems: list[Problem], encoding, config: Config, step: int) -> Groups:
     """Sample n responses to each of this rank's share of the step's problems."""
     place = list(range(common.rank(), len(problems), common.world()))
     mine = [problems[i] for i in place]
@@ -124,11 +124,10 @@ def roll_out(model, problems: list[Problem], encoding, config: Config, step: int
     if not mine:
         return Groups([], [], [], [])
     keys = common.problem_keys(problems)
-    with common.autocast():
-        rollouts = sample(
-            model, prompts, config.n, config.max_response, config.temperature, eos=encoding.eot_token,
-            seed=config.seed, step=step, problem_ids=[keys[i] for i in place], slots=config.slots,
-        )  # fmt: skip
+    rollouts = sampler.sample(
+        prompts, config.n, config.max_response, config.temperature, eos=encoding.eot_token, seed=config.seed, step=step,
+        problem_ids=[keys[i] for i in place],
+    )  # fmt: skip
     return Groups(mine, prompts, rollouts, place)
 
 
@@ -312,7 +311,7 @@ def update(model, reference, optimizer, groups: Groups, config: Config) -> dict:
     return update_metrics(sums, norms)
 
 
-def collect(model, problems: list[Problem], encoding, config: Config, step: int, own_reward=None) -> tuple[Groups, dict]:
+def collect(sampler: Sampler, problems: list[Problem], encoding, config: Config, step: int, own_reward=None) -> tuple[Groups, dict]:
     """A step's groups with rewards and advantages -> (groups, seconds of sampling and scoring).
 
     With dynamic sampling (DAPO, Yu et al. 2025) further batches follow until enough groups have mixed rewards. Each
@@ -322,7 +321,7 @@ def collect(model, problems: list[Problem], encoding, config: Config, step: int,
     for place in range(step * most, (step + 1) * most):
         clock = time.time()
         batch = [problems[i] for i in common.batch_indices(len(problems), config.prompts, place, config.seed, "grpo")]
-        groups = roll_out(model, batch, encoding, config, place)
+        groups = roll_out(sampler, batch, encoding, config, place)
         seconds["sample"] += time.time() - clock
         clock = time.time()
         score(groups, encoding, config, own_reward)
@@ -351,10 +350,10 @@ def keep_mixed(groups: Groups, config: Config) -> Groups:
     return Groups(**lists, **tensors, place=[order.index(groups.place[g]) for g in kept], kept=len(order))
 
 
-def validate(model, problems: list[Problem], encoding, config: Config, step: int, own_reward=None) -> dict:
+def validate(sampler: Sampler, problems: list[Problem], encoding, config: Config, step: int, own_reward=None) -> dict:
     """One greedy response to each held-out problem, as the authors validated."""
     greedy = replace(config, n=1, temperature=0.0)
-    groups = roll_out(model, problems, encoding, greedy, step)
+    groups = roll_out(sampler, problems, encoding, greedy, step)
     score(groups, encoding, greedy, own_reward)
     rewards, right = common.all_sum(float(groups.rewards.double().sum()), int(groups.right.sum()))
     return {"val_reward": rewards / len(problems), "val_accuracy": right / len(problems)}
@@ -402,11 +401,13 @@ def main(config: Config) -> None:
         f"{config.steps} steps of {config.prompts} prompts x {config.n} = {config.prompts * config.n} rollouts, {config.mini_batches} updates each; "
         f"{config.steps * config.prompts / len(problems):.1f} passes"
     )
+    sampler = Sampler(model, config.slots)
     resume = common.Resume(out, config, model, optimizer, reference=reference if config.ref_every else None)
     start = resume.load()
     log = StepLog(out, start, config)
     for step in range(start, config.steps):
-        groups, seconds = collect(model, problems, encoding, config, step, own_reward)
+        sampler.refresh(model)
+        groups, seconds = collect(sampler, problems, encoding, config, step, own_reward)
         metrics, samples = rollout_metrics(groups, config), log.samples(groups, step)
         if config.dynamic_sampling:
             groups = keep_mixed(groups, config)
@@ -419,7 +420,8 @@ def main(config: Config) -> None:
         if config.ref_every and done % config.ref_every == 0:
             reference.load_state_dict(model.state_dict())
         if config.val_every and (done % config.val_every == 0 or done == config.steps):
-            metrics |= validate(model, held_out, encoding, config, step, own_reward)
+            sampler.refresh(model)
+            metrics |= validate(sampler, held_out, encoding, config, step, own_reward)
         log.write(done, metrics, seconds, samples)
         if done % config.save_every == 0 and done < config.steps:
             resume.save(done)

@@ -24,6 +24,7 @@ from common import check, print0
 from data.grader import load_reward
 from grpo import check_config, collect, keep_mixed, load_prompts, mini_batch, old_logprobs, policy_backward, validate
 from metrics import StepLog, rollout_metrics, update_metrics
+from sampler import Sampler
 from sft import load_examples, sft_backward
 
 
@@ -203,6 +204,7 @@ def main(config: Config) -> None:
         indices = common.batch_indices(len(data), config.sft_batch, i, config.seed, "sft", config.shuffle)
         return sft_backward(model, [data[j] for j in indices], config.micro_tokens, config.sft_loss)
 
+    sampler = Sampler(model, config.slots)
     resume = common.Resume(out, config, model, *optimizers, reference=reference if config.ref_every else None)
     start = resume.load()
     log = StepLog(out, start, config)
@@ -211,7 +213,8 @@ def main(config: Config) -> None:
         for i in sft_before(config, step):
             sft.append((sft_half(i)["loss"], common.clipped_step(model, sft_optimizer, config.grad_clip)))
         sft_seconds = time.time() - clock
-        groups, seconds = collect(model, problems, encoding, config, step, own_reward)
+        sampler.refresh(model)
+        groups, seconds = collect(sampler, problems, encoding, config, step, own_reward)
         metrics, samples = rollout_metrics(groups, config), log.samples(groups, step)
         if config.dynamic_sampling:
             groups = keep_mixed(groups, config)
@@ -243,7 +246,8 @@ def main(config: Config) -> None:
         if config.ref_every and done % config.ref_every == 0:
             reference.load_state_dict(model.state_dict())
         if config.val_every and (done % config.val_every == 0 or done == config.steps):
-            metrics |= validate(model, held_out, encoding, config, step, own_reward)
+            sampler.refresh(model)
+            metrics |= validate(sampler, held_out, encoding, config, step, own_reward)
         log.write(done, metrics, seconds, samples)
         if done % config.save_every == 0 and done < config.steps:
             resume.save(done)
