@@ -357,7 +357,8 @@ def schedule(kind: str, step: int, steps: int, warmup: int = 0, floor: float = 0
 
 # ---------------------------------------------------------------------------------------------- checkpoints and resume
 
-KNOBS = {"ckpt", "out", "save_every", "log_every", "samples_every", "save_rollouts", "micro_tokens", "slots", "progress"}  # change cost, not results
+# change cost, not results
+KNOBS = {"ckpt", "out", "save_every", "log_every", "samples_every", "save_rollouts", "micro_tokens", "slots", "kv_memory", "progress"}
 
 
 def recorded(config) -> dict:

@@ -77,7 +77,7 @@ def split(model, encoding, facts: dict, task: str, config) -> None:
         write_aside(part, json.dumps(key) + "\n")
     if counts:
         print0(f"going on after {len(counts):,} problems of {part}")
-    size, sampler = max(1, CHUNK // config.difficulty_samples), Sampler(model, config.slots)
+    size, sampler = max(1, CHUNK // config.difficulty_samples), Sampler(model, config.slots, memory=config.kv_memory)
     while len(counts) < len(problems):
         at = slice(len(counts), len(counts) + size)
         new = count_right(sampler, encoding, problems[at], keys[at], config)

@@ -32,7 +32,7 @@ from data import toy
 from data.benchmarks import BENCHMARKS, Item, load_benchmark, load_general
 from data.grader import extract, grade
 from data.problems import NAMES, Problem, answer_kind, authors_few_shot_text, counted, few_shot_text, load_problems, prompt_text
-from sampler import sample
+from sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Config:
     out: str = ""  # file of result rows; default results.jsonl beside the checkpoint
     show: int = 0  # print so many samples with their verdicts
     slots: int = 512  # samples decoded at a time, per rank
+    kv_memory: float = 0.8  # share of a GPU's free memory for keys and values while sampling
     micro_tokens: int = 16_384  # tokens per forward pass, general skills
     progress: bool = True  # a progress bar
     again: bool = False  # evaluate even if the row is there
@@ -135,9 +136,9 @@ def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
     common.check_length(model, max(map(len, prompts)) + config.max_response, "the longest prompt + --max_response")
     mine = range(common.rank(), len(problems), common.world())
     keys = common.problem_keys(problems)
-    groups = sample(
-        model, [prompts[i] for i in mine], config.n, config.max_response, config.temperature, config.top_p, encoding.eot_token,
-        config.seed, problem_ids=[keys[i] for i in mine], slots=config.slots, progress=config.progress and common.rank() == 0,
+    groups = Sampler(model, config.slots, memory=config.kv_memory).sample(
+        [prompts[i] for i in mine], config.n, config.max_response, config.temperature, config.top_p, encoding.eot_token,
+        config.seed, problem_ids=[keys[i] for i in mine], progress=config.progress and common.rank() == 0,
     ) if len(mine) else []  # fmt: skip
     rows = []
     for i, group in zip(mine, groups):

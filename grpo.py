@@ -67,6 +67,7 @@ class Config:
     val_every: int = 0  # steps between validations; 0 is none, and holds nothing out
     # cost only
     slots: int = 256  # rollouts decoded at a time, per rank
+    kv_memory: float = 0.4  # share of a GPU's free memory for keys and values while sampling
     micro_tokens: int = 16_384  # tokens per forward pass and rank
     save_every: int = 20  # steps between saves to resume from
     log_every: int = 1  # steps between printed lines
@@ -401,7 +402,7 @@ def main(config: Config) -> None:
         f"{config.steps} steps of {config.prompts} prompts x {config.n} = {config.prompts * config.n} rollouts, {config.mini_batches} updates each; "
         f"{config.steps * config.prompts / len(problems):.1f} passes"
     )
-    sampler = Sampler(model, config.slots)
+    sampler = Sampler(model, config.slots, memory=config.kv_memory)
     resume = common.Resume(out, config, model, optimizer, reference=reference if config.ref_every else None)
     start = resume.load()
     log = StepLog(out, start, config)

@@ -79,6 +79,7 @@ class Config:
     val_every: int = 0  # steps between validations; 0 is none, and holds nothing out
     # cost only
     slots: int = 256  # rollouts decoded at a time, per rank
+    kv_memory: float = 0.4  # share of a GPU's free memory for keys and values while sampling
     micro_tokens: int = 16_384  # tokens per forward pass and rank
     save_every: int = 20  # steps between saves to resume from
     log_every: int = 1  # steps between printed lines
@@ -204,7 +205,7 @@ def main(config: Config) -> None:
         indices = common.batch_indices(len(data), config.sft_batch, i, config.seed, "sft", config.shuffle)
         return sft_backward(model, [data[j] for j in indices], config.micro_tokens, config.sft_loss)
 
-    sampler = Sampler(model, config.slots)
+    sampler = Sampler(model, config.slots, memory=config.kv_memory)
     resume = common.Resume(out, config, model, *optimizers, reference=reference if config.ref_every else None)
     start = resume.load()
     log = StepLog(out, start, config)

@@ -214,7 +214,7 @@ class Sampler:
             bar.set_postfix_str(f"{n_tokens / (time.time() - start):,.0f} tok/s, {n_live} live, {self.cache.used()}", refresh=False)
         bar.close()
         tokens, logps, lengths = tokens.cpu().numpy(), logps.cpu().numpy(), lengths.tolist()
-        flat = [Rollout(t[:end].tolist(), p[:end].tolist(), eos is not None and t[end - 1] == eos) for t, p, end in zip(tokens, logps, lengths)]
+        flat = [Rollout(t[:end].tolist(), p[:end].tolist(), bool(t[end - 1] == eos)) for t, p, end in zip(tokens, logps, lengths)]
         return [flat[i : i + n] for i in range(0, total, n)]
 
     def index(self, numbers) -> torch.Tensor:

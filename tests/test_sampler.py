@@ -37,7 +37,7 @@ def test_greedy_cached_equals_greedy_full_forward(model):
         while len(sequence) < len(prompt) + 20 and (sequence == prompt or sequence[-1] != EOS):
             sequence.append(int(model(torch.tensor([sequence]))[0, -1].argmax()))
         assert rollout.tokens == sequence[len(prompt) :]
-        assert rollout.finished == (rollout.tokens[-1] == EOS)
+        assert rollout.finished is (rollout.tokens[-1] == EOS)  # a bool, not numpy's: rollouts are written as JSON
 
 
 @pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (0.6, 0.95)])
@@ -193,10 +193,13 @@ def test_the_bar_says_how_fast(model, capsys):
     assert "tok/s" in said and "live" in said and "pages" in said
 
 
-def test_the_kernel_in_the_interpreter():
-    """The Triton kernel against the plain gather, NaN where it must not look; on a CPU in Triton's interpreter, in a process of its own."""
+@pytest.mark.parametrize("interpret", ["1", pytest.param("0", marks=pytest.mark.gpu)])
+def test_the_kernel(interpret):
+    """The Triton kernel against the plain gather, NaN where it must not look; on a CPU in Triton's interpreter. In a process of its own."""
     pytest.importorskip("triton", reason="needs triton, which comes with torch on CUDA")
-    done = subprocess.run([sys.executable, "-c", KERNEL_CASES], env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": ROOT}, capture_output=True, text=True)
+    path = os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "TRITON_INTERPRET": interpret, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", KERNEL_CASES, interpret], env=env, capture_output=True, text=True)
     if "only 0-dimensional arrays" in done.stderr:
         pytest.skip("this Triton's interpreter does not run with this numpy (2.3 and later)")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -204,10 +207,11 @@ def test_the_kernel_in_the_interpreter():
 
 
 KERNEL_CASES = """
+import sys
 import torch
 from kvcache import PAGE, gathered_attention, paged_attention
 generator, worst = torch.Generator().manual_seed(0), 0.0
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = "cpu" if sys.argv[1] == "1" else "cuda"
 for n_heads, n_kv_heads, head_dim in ((4, 4, 32), (4, 2, 32), (6, 2, 24), (3, 1, 128)):
     lengths = torch.tensor([1, 15, 16, 17, 64, 65, 256])
     table = torch.randint(1, 60, (7, 16), generator=generator, dtype=torch.int32)
