@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import kvcache
 from kvcache import DenseCache, PagedCache
 from model import Transformer, causal_attention
 
@@ -168,7 +169,7 @@ class Sampler:
         self.model = weights_as_multiplied(model, fp32_head) if self.bf16 else model
         self.slots, self.pages, self.memory = slots, pages, memory
         self.interval = 8 if self.cuda else 1  # steps between two looks at which rollouts have ended
-        self.use_graphs, self.graphs = self.cuda, {}  # by width and way to draw
+        self.use_graphs, self.graphs = self.cuda and self.paged and kvcache.triton is not None, {}  # by width and way to draw
         self.state = None
 
     @torch.no_grad()
@@ -207,7 +208,7 @@ class Sampler:
             ended = self.decode(schedule)
             r, at = self.index(schedule.rollout[ended]), self.index(ended)
             tokens[r], logps[r], lengths[r] = s.tokens[at, : tokens.shape[1]], s.logps[at, : tokens.shape[1]], s.column[at]
-            s.length[at] = 0  # an empty slot computes along and reads nothing
+            s.length[at], s.column[at] = 0, 0  # an empty slot computes along and reads nothing
             schedule.vacate(ended)
             n_tokens += n_live * self.interval
             bar.update(len(ended))
@@ -233,8 +234,8 @@ class Sampler:
             self.state = Slots(slots, columns, self.device)
             self.flags = torch.zeros(slots, dtype=torch.bool, pin_memory=self.cuda)
         self.width = slots  # the first `width` slots decode
-        self.state.alive.zero_()
-        self.state.length.zero_()
+        for x in vars(self.state).values():
+            x.zero_()
         self.cache.clear(slots, longest + columns)
 
     def prefill(self, prompts: list[list[int]], new: list[int], most: int = 16_384) -> None:
