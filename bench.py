@@ -11,6 +11,14 @@ counts the tokens asked for, so work on rollouts that have ended is nobody's gai
 roofline: the time to read all weights but the embedding once per decode step, and every live token's keys and values
 once per step and layer, at the bandwidth measured by copying; per cent of it that the run reached. The peak is that of
 the run on a GPU, that of the process so far on a CPU.
+
+    python bench.py train --peer             # one optimizer step of pre-training, SFT and the RL update; and transformers'
+    python bench.py train --preset 1B --batch 8 --seq_len 4096 --peer --compile      # its model compiled too
+    python bench.py step                     # one whole GRPO step by phase
+
+MFU: 6 FLOPs per multiplying weight and token, and attention counted over all pairs, of 989 TFLOP/s (H100 and H200, bf16,
+dense), or of the matrix products measured in the same run on a CPU. In the RL update a prompt is computed once for all
+its rollouts: speed counts it for each, as the peer computes it, MFU counts it once.
 """
 
 import argparse
@@ -135,12 +143,19 @@ def runs_of(work: str, samplers: list[Sampler], peer, args) -> list[tuple]:
     return [(name, at_once, prompts, lengths, run) for name, at_once, run in runs]
 
 
-def bench_sample(args) -> list[dict]:
-    device = common.device()
+def new_model(args) -> Transformer:
     shape = MODELS[args.preset]
     model = Transformer(shape if shape.vocab_size else replace(shape, vocab_size=1024, padded_vocab_size=1024))
     model.init_weights(args.seed)
-    model.to(device).requires_grad_(False)
+    return model.to(common.device())
+
+
+def peak_bytes(device) -> int:
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def bench_sample(args) -> list[dict]:
+    device, model = common.device(), new_model(args).requires_grad_(False)
     bandwidth = copy_bandwidth(device)
     peer = peer_of(model) if args.peer else None
     print(f"{model.num_parameters():,} parameters, {args.prompts} prompts of {args.prompt_tokens} tokens x {args.n} rollouts of up to {args.new}")
@@ -152,9 +167,9 @@ def bench_sample(args) -> list[dict]:
         for program, at_once, prompts, lengths, run in runs_of(work, samplers, peer, args):
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            seconds = min(clocked(run, device) for _ in range(args.repeats))
+            seconds = min(clocked(run, device) for _ in range(args.repeats or 2))
             ideal = roofline_seconds(model, prompts, args.n, lengths, at_once, bandwidth)
-            peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            peak = peak_bytes(device)
             tokens, kind = sum(lengths), program.split(",")[0]
             rows.append({"work": work, "program": program, "tokens": tokens, "seconds": seconds, "tokens_per_s": tokens / seconds, "roofline": ideal / seconds, "peak_bytes": peak})
             best[kind] = max(best.get(kind, 0), tokens / seconds)
@@ -162,6 +177,139 @@ def bench_sample(args) -> list[dict]:
         for kind in [k for k in best if k != "ours"]:
             print(f"{work}: {best['ours'] / best[kind]:.1f} x transformers' {kind}, each at its best size")
     return rows
+
+
+# ---------------------------------------------------------------------------------------------- training
+
+
+def matmul_rate(device, size: int = 0) -> float:
+    """FLOP/s of large matrix products, as the forward pass multiplies them: bf16 on a GPU, fp32 on a CPU."""
+    size = size or (8192 if device.type == "cuda" else 1024)
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32) for _ in range(2))
+    a @ b
+    return 2 * size**3 / min(clocked(lambda: a @ b, device) for _ in range(10))
+
+
+def flops(model: Transformer, lengths: list[int], n_tokens: int) -> float:
+    """Of forward and backward: 6 per weight that multiplies and each of n_tokens, and 12 per layer, width and pair of tokens
+    for attention in sequences of these lengths, all pairs (as published figures count; a causal kernel does half of them)."""
+    config, n = model.config, np.asarray(lengths, dtype=np.float64)
+    weights = model.num_parameters() - model.embed_tokens.weight.numel()
+    return float(6 * weights * n_tokens + 12 * config.n_layers * config.n_heads * config.head_dim * (n * n).sum())
+
+
+def training_work(args, config: ModelConfig) -> dict:
+    """Step -> (its sequences, how many tokens we compute for them, what leaves the gradient of the loss in our model)."""
+    from grpo import Config as RLConfig, Groups, policy_backward
+    from pretrain import next_token_loss
+    from sampler import Rollout
+    from sft import Example, sft_backward
+
+    rng = common.generator(args.seed, "bench train")
+    draw = lambda n: rng.integers(0, config.vocab_size, n).tolist()
+    rows = [draw(args.seq_len) for _ in range(args.batch)]
+    pairs = [Example(draw(args.prompt_tokens), draw(int(n))) for n in rng.integers(1, 2 * args.new, args.batch * args.seq_len // (args.prompt_tokens + args.new))]
+    groups = Groups(
+        problems=[None] * args.prompts, prompts=[draw(args.prompt_tokens) for _ in range(args.prompts)], place=list(range(args.prompts)),
+        rollouts=[[Rollout(draw(int(n)), [-5.0] * int(n), True) for n in rng.integers(1, 2 * args.new, args.n)] for _ in range(args.prompts)],
+        advantages=torch.from_numpy(rng.normal(size=(args.prompts, args.n)).astype(np.float32)),
+    )  # fmt: skip
+    rl = RLConfig(ckpt="", n=args.n, prompts=args.prompts, micro_tokens=args.micro_tokens, mini_batches=1)
+
+    def pretrain(model):
+        per_pass = max(1, args.micro_tokens // args.seq_len)
+        for i in range(0, len(rows), per_pass):
+            tokens = torch.tensor(rows[i : i + per_pass], device=common.device())
+            (next_token_loss(model, tokens, 1e-5)[1] / (args.batch * (args.seq_len - 1))).backward()
+
+    examples = [[*e.prompt, *e.response] for e in pairs]
+    rollouts = [[*p, *r.tokens] for p, group in zip(groups.prompts, groups.rollouts) for r in group]
+    once = sum(map(len, rollouts)) - args.prompts * (args.n - 1) * args.prompt_tokens
+    return {
+        "pretrain": (rows, sum(map(len, rows)), pretrain),
+        "sft": (examples, sum(map(len, examples)), lambda model: sft_backward(model, pairs, args.micro_tokens)),
+        "rl update": (rollouts, once, lambda model: policy_backward(model, None, groups, list(range(args.prompts)), rl)),
+    }
+
+
+def peer_backward(hf, sequences: list[list[int]], micro_tokens: int) -> None:
+    """The same gradient through transformers: padded batches of similar lengths, their own loss."""
+    device = hf.lm_head.weight.device
+    for group in common.micro_batches([len(s) for s in sequences], micro_tokens):
+        longest = max(len(sequences[i]) for i in group)
+        tokens = torch.tensor([sequences[i] + [0] * (longest - len(sequences[i])) for i in group], device=device)
+        real = torch.tensor([[1] * len(sequences[i]) + [0] * (longest - len(sequences[i])) for i in group], device=device)
+        ragged = None if bool(real.all()) else real
+        with common.autocast():
+            hf(input_ids=tokens, attention_mask=ragged, labels=tokens.masked_fill(real == 0, -100)).loss.backward()
+
+
+def bench_train(args) -> list[dict]:
+    """One optimizer step of pre-training, SFT and the RL update: gradient, clipping, AdamW."""
+    device = common.device()
+    model = new_model(args)
+    rate = matmul_rate(device)
+    peak = 989e12 if device.type == "cuda" else rate  # H100 and H200, bf16, dense
+    print(f"{model.num_parameters():,} parameters; {where(device)}; matrix products at {rate / 1e12:.3f} TFLOP/s; MFU of {peak / 1e12:.3f} TFLOP/s\n")
+    print(f"{'step':<10} {'program':<26} {'tokens':>8} {'seconds':>8} {'tokens/s':>9} {'MFU':>5} {'of matmul':>9} {'peak GB':>8}")
+    programs = {"ours": model}
+    if args.peer:
+        programs["transformers"] = peer_of(model).float().train().requires_grad_(True)
+        if args.compile:
+            programs["transformers, compiled"] = torch.compile(peer_of(model).float().train().requires_grad_(True))
+    rows = []
+    for step, (sequences, computed, ours_backward) in training_work(args, model.config).items():
+        speeds = {}
+        for name, program in programs.items():
+            optimizer = torch.optim.AdamW(program.parameters(), lr=1e-6, fused=True)
+
+            def run(program=program, optimizer=optimizer, ours=name == "ours", sequences=sequences, backward=ours_backward):
+                backward(program) if ours else peer_backward(program, sequences, args.micro_tokens)
+                common.clipped_step(program, optimizer, 1.0)
+
+            run()  # moments are made, kernels compiled
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            seconds = float(np.median([clocked(run, device) for _ in range(args.repeats or 5)]))
+            n_tokens = sum(map(len, sequences))
+            work = flops(model, [len(s) for s in sequences], computed if name == "ours" else n_tokens)
+            memory = peak_bytes(device)
+            speeds[name] = n_tokens / seconds
+            rows.append({"step": step, "program": name, "tokens": n_tokens, "seconds": seconds, "tokens_per_s": speeds[name], "mfu": work / seconds / peak, "of_matmul": work / seconds / rate, "peak_bytes": memory})  # fmt: skip
+            print(f"{step:<10} {name:<26} {n_tokens:>8,} {seconds:>8.3f} {speeds[name]:>9,.0f} {work / seconds / peak:>5.0%} {work / seconds / rate:>9.0%} {memory / 1e9:>8.2f}", flush=True)
+        for name in [n for n in speeds if n != "ours"]:
+            print(f"{step}: {speeds['ours'] / speeds[name]:.2f} x {name}")
+    return rows
+
+
+def bench_step(args) -> list[dict]:
+    """One GRPO step on random prompts, phase by phase; grading is left out, there is no text."""
+    from grpo import Config as RLConfig, Groups, group_advantages, old_logprobs, policy_backward
+
+    device, model = common.device(), new_model(args)
+    optimizer = common.adamw(model, 1e-6, (0.9, 0.999), 0.01)
+    config = RLConfig(ckpt="", n=args.n, prompts=args.prompts, micro_tokens=args.micro_tokens, mini_batches=2)
+    prompts, lengths = load(args, True, model.config.vocab_size)
+    sampler, groups, seconds = Sampler(model, args.slots[-1]), None, {}
+
+    def update():
+        for half in (range(args.prompts // 2), range(args.prompts // 2, args.prompts)):
+            policy_backward(model, None, groups, list(half), config)
+            common.clipped_step(model, optimizer, 1.0)
+
+    for _ in range(2):  # the first makes moments, pages and graphs
+        seconds["refresh"] = clocked(lambda: sampler.refresh(model), device)
+        rollouts = []
+        seconds["sample"] = clocked(lambda: rollouts.extend(sampler.sample(prompts, args.n, lengths, seed=args.seed)), device)
+        groups = Groups([None] * args.prompts, prompts, rollouts, list(range(args.prompts)))
+        groups.advantages = group_advantages(torch.from_numpy(common.generator(args.seed, "rewards").random((args.prompts, args.n)) < 0.5).float())
+        seconds["old log-probs"] = clocked(lambda: old_logprobs(model, groups, config), device)
+        seconds["update"] = clocked(update, device)
+    print(f"{model.num_parameters():,} parameters, {args.prompts} prompts of {args.prompt_tokens} tokens x {args.n} rollouts, {sum(lengths):,} sampled tokens")
+    print(f"{where(device)}\n")
+    for phase, value in seconds.items():
+        print(f"{phase:<14} {value:>8.2f} s {value / sum(seconds.values()):>5.0%} {sum(lengths) / value:>10,.0f} tokens/s")
+    return [{"phase": phase, "seconds": value, "tokens": sum(lengths), "peak_bytes": peak_bytes(device)} for phase, value in seconds.items()]
 
 
 def where(device) -> str:
@@ -172,21 +320,27 @@ def where(device) -> str:
 def main() -> None:
     parser = common.OneLineParser(prog="bench.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = lambda text: [int(part) for part in text.split(",")]
-    parser.add_argument("what", choices=["sample"])
+    parser.add_argument("what", choices=["sample", "train", "step"])
     parser.add_argument("--preset", default="bench", choices=[*MODELS], help="the model; random weights")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--prompt_tokens", type=int, default=40)
     parser.add_argument("--n", type=int, default=16, help="rollouts per prompt")
     parser.add_argument("--new", type=int, default=64, help="tokens per rollout, at most")
     parser.add_argument("--slots", type=sizes, default=[256, 512, 1024], help="rollouts decoded at a time; several joined by commas")
-    parser.add_argument("--peer", action="store_true", help="transformers' generate as well")
-    parser.add_argument("--batches", type=sizes, default=[128, 256, 512], help="its batch sizes")
-    parser.add_argument("--repeats", type=int, default=2, help="runs of each; the fastest counts")
+    parser.add_argument("--batch", type=int, default=32, help="sequences of a pre-training step")
+    parser.add_argument("--seq_len", type=int, default=256, help="their tokens")
+    parser.add_argument("--micro_tokens", type=int, default=8192, help="tokens per forward pass in training")
+    parser.add_argument("--peer", action="store_true", help="transformers on the same work as well")
+    parser.add_argument("--compile", action="store_true", help="and transformers' model compiled, in training")
+    parser.add_argument("--batches", type=sizes, default=[128, 256, 512], help="batch sizes of its generate")
+    parser.add_argument("--repeats", type=int, default=0, help="runs of each: the fastest of 2 in sample, the median of 5 in train")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--out", default="", help="a jsonl to append the rows to")
     args = parser.parse_args()
-    rows = bench_sample(args)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # the head's products in TF32, as in the training scripts
+    rows = {"sample": bench_sample, "train": bench_train, "step": bench_step}[args.what](args)
     for row in rows if args.out else []:
         common.append_row(args.out, {**row, "what": args.what, "where": where(common.device()), "args": vars(args), "code": common.code_version()})
 
