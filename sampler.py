@@ -378,19 +378,20 @@ def check_lengths(model: Transformer, prompts: list[list[int]], max_new_tokens) 
 def draw(logits: torch.Tensor, u: torch.Tensor, temperature: float, top_p: float):
     """One token per row of logits (S, V), by inverting the cumulative distribution at u (S,) in [0, 1).
 
-    Returns the tokens and their log-probs (S,) in the whole distribution at the temperature, whatever top_p cuts.
+    Returns the tokens and their log-probs (S,) in the whole distribution at the temperature, whatever top_p cuts. The logits
+    are overwritten.
     """
     if temperature > 0 and temperature != 1:
         logits = logits / temperature
     highest = logits.amax(-1, keepdim=True)
-    weight = (logits - highest).exp_()  # (S, V) probabilities, not normalised yet
+    weight = logits.sub_(highest).exp_()  # (S, V) probabilities, not normalised yet
     blocks = block_sums(weight)  # (S, V / 32)
     total = blocks.sum(-1)  # (S,)
     if temperature == 0:
         token = logits.argmax(-1)
     else:
         token = invert(weight, blocks, u) if top_p == 1 else invert(kept := nucleus(weight, top_p), block_sums(kept), u)  # (S,)
-    return token, (logits.gather(-1, token[:, None]) - highest)[:, 0] - total.log().float()
+    return token, weight.gather(-1, token[:, None])[:, 0].log() - total.log().float()
 
 
 def block_sums(weight: torch.Tensor, width: int = 32) -> torch.Tensor:

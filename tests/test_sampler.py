@@ -326,7 +326,7 @@ def test_draw_inverts_the_distribution():
     token, logp = draw(logits, u, 1.0, 1.0)
     assert token.tolist() == [0, 0, 1, 1, 2, 2] and torch.allclose(logp.exp(), torch.tensor([0.2, 0.2, 0.5, 0.5, 0.3, 0.3]))
     hopeless = torch.tensor([[0.0, -1e30, 0.0, -1e30]])  # tokens of probability 0 are never drawn, at no u
-    assert {int(draw(hopeless, torch.tensor([x], dtype=torch.float64), 1.0, 1.0)[0]) for x in (0, 0.5, 0.75, 1 - 2**-32)} == {0, 2}
+    assert {int(draw(hopeless.clone(), torch.tensor([x], dtype=torch.float64), 1.0, 1.0)[0]) for x in (0, 0.5, 0.75, 1 - 2**-32)} == {0, 2}
 
 
 def test_uniform_is_uniform_and_keyed():
