@@ -11,6 +11,7 @@ import difflib
 import fcntl
 import functools
 import hashlib
+import importlib
 import inspect
 import json
 import math
@@ -39,6 +40,8 @@ def launch(main, Config, presets: dict, settings: dict | None = None, after_sft:
     """Parse the flags, start the processes, run main(config); a user's error ends in one line, not in a traceback."""
     script = os.path.basename(sys.argv[0])
     try:
+        if "--plan" in sys.argv[1:]:
+            return importlib.import_module("plan").main(script, sys.argv[1:])
         config = parse_flags(Config, presets, settings or {}, sys.argv[1:], after_sft)
         start_processes()
         main(config)
@@ -61,14 +64,16 @@ class OneLineParser(argparse.ArgumentParser):
         leave(f"{self.prog}: {message}; --help lists the flags")
 
 
-def parse_flags(Config, presets: dict, settings: dict, argv: list[str], after_sft: dict | None = None):
+def parse_flags(Config, presets: dict, settings: dict, argv: list[str], after_sft: dict | None = None, parent: dict | None = None):
     """argv -> Config. `--top_p` and `--top-p` are one flag; the help is the comment on the field's line.
 
-    `after_sft`: (setting, preset) -> values that stand where the parent checkpoint was fine-tuned.
+    `after_sft`: (setting, preset) -> values that stand where the parent checkpoint was fine-tuned. `parent`: its facts,
+    read from --ckpt where not given.
     """
     fields = {f.name: f for f in dataclasses.fields(Config)}
     comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(Config), re.M))
     parser = OneLineParser(description=inspect.getmodule(Config).__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.epilog = "--plan prints what it would take instead: time, memory, disk, cost; --plan --help its flags"
     for f in fields.values():
         kind = field_type(f)
         default = "" if f.default in (None, "", dataclasses.MISSING) else f" (default {f.default})"
@@ -90,7 +95,7 @@ def parse_flags(Config, presets: dict, settings: dict, argv: list[str], after_sf
         least = 1 if isinstance(f.default, int) and f.default > 0 else 0  # a size that defaults to 0 means "all" or "none"
         if field_type(f) is int and f.name != "seed" and flags.get(f.name, least) < least:
             parser.error(f"--{f.name} {flags[f.name]} must be {least} or more")
-    parent = read_facts(flags["ckpt"]) if "ckpt" in flags else {"preset": fields["preset"].default, "recipe": "base"}
+    parent = parent or read_facts(flags["ckpt"]) if "ckpt" in flags else {"preset": fields["preset"].default, "recipe": "base"}
     preset = flags.get("preset") or parent["preset"]
     setting = flags.get("setting") or (fields["setting"].default if "setting" in fields else None)
     for what, name, table in (("preset", preset, presets), ("setting", setting, settings)):

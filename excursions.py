@@ -4,6 +4,7 @@
     python excursions.py --seeds 4                # with error bars
     python excursions.py --only figure9           # what one figure needs
     python excursions.py --dry_run                # the commands, without running them
+    python excursions.py --preset 1B --plan       # what they would take: time, memory, disk, cost
 
 What is done is skipped; interrupted, the same command goes on. Each command's output is in <out>/logs. Every line of
 the table can be typed by hand. This file and figures.py need no torch.
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 
 import figures
 import report
+from data import UserError
 
 # the checkpoints M_t that recipes start from, by preset; the earliest toy one is too early on purpose
 CHECKPOINTS = {
@@ -200,12 +202,24 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--nproc", type=int, default=1, help="processes per command, by torchrun")
     parser.add_argument("--no-pretrain", "--no_pretrain", dest="pretrain", action="store_false", help="the checkpoints are there, from convert.py say")
     parser.add_argument("--dry-run", "--dry_run", dest="dry_run", action="store_true", help="print the commands and stop")
-    args = parser.parse_args(argv)
+    parser.add_argument("--plan", action="store_true", help="print what it would take and stop; with --gpus, --gpu, --price, ... (see README)")
+    args, rest = parser.parse_known_args(argv)
+    if args.plan:
+        import plan  # needs torch
+
+        try:
+            machine, rest = plan.read_machine("excursions.py", rest, args.preset, args.nproc)
+        except UserError as error:
+            parser.error(error)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     os.chdir(os.path.dirname(os.path.abspath(__file__)))  # commands name the scripts as a user here would
     args.out = args.out or os.path.join("out", args.preset)
     args.workers = args.workers or (min(8, os.cpu_count() or 1) if args.preset == "toy" else 1)
     by_seed = [tasks_of_seed(args, seed) for seed in range(args.seeds)]
     tasks = sorted((t for ts in by_seed for t in ts), key=lambda t: t.name != "pretrain")  # every pre-training first
+    if args.plan:
+        return plan.print_study(tasks, args, machine)
     if args.dry_run:
         for task in tasks:
             start = "python" if task.command[0] == sys.executable else task.command[0]

@@ -1,0 +1,224 @@
+"""Arithmetic of a model on a machine: FLOPs, memory, seconds. Each formula names its source or how it comes about.
+
+P parameters, L layers, d d_model, V rows of the head, T tokens of context, N GPUs. Weights, gradients and moments are fp32 and
+sharded over the GPUs (FSDP2); the block being computed is gathered in bf16. Nothing runs: a model is built on the meta device.
+plan.py says with it what a command would take.
+"""
+
+import functools
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from kvcache import PAGE
+from model import ModelConfig, Transformer
+
+GIB = 2**30
+STEP_SECONDS = 5e-4  # of one decoding step at least, however small the model: a recorded graph of some 300 kernels, an assumption
+ROOM = 0.95  # share of a GPU's memory that a plan may fill: a prediction is not exact
+COPY = "sampling copy, bf16, head fp32, whole"  # on every GPU, so that decoding has no collectives
+
+
+@dataclass(frozen=True)
+class Kind:
+    flops: float  # per second: dense bf16 with fp32 sums, without sparsity, from the makers' data sheets
+    memory: float  # GiB, as nvidia-smi shows it
+    bandwidth: float  # bytes per second, data sheet
+    price: float  # dollars per hour, about what clouds ask on demand; --price is yours
+
+
+KINDS = {
+    "h100": Kind(989e12, 79.6, 3.35e12, 3.0),  # SXM
+    "h200": Kind(989e12, 140.4, 4.8e12, 4.0),
+    "b200": Kind(2250e12, 178.0, 8.0e12, 6.0),
+    "a100": Kind(312e12, 80.0, 2.04e12, 1.8),  # SXM, 80 GB
+    "a100-40": Kind(312e12, 40.0, 1.56e12, 1.3),
+    "l40s": Kind(362e12, 45.0, 0.86e12, 1.0),
+    "4090": Kind(165e12, 24.0, 1.01e12, 0.5),
+    "cpu": Kind(186e9, 16.0, 20e9, 0.0),  # two cores in fp32, measured; as memory and bandwidth are not the limit at toy scale, rough
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it would run, and the assumptions: these are flags, and the comments their help."""
+
+    gpus: int = 8  # how many
+    gpu: str = "h100"  # which
+    mfu: float = 0.4  # share of the peak in training, model FLOPs; public PyTorch trainers of 1B models report 0.39 to 0.52
+    bandwidth: float = 0.6  # share of the peak in decoding
+    price: float = -1.0  # dollars per GPU and hour; default a rough one of the kind
+    expected_length: int = 200  # tokens of a response; two thirds of the limit where that is less (the toy runs: 34 of 52)
+    expected_prompt: int = 150  # tokens of a prompt; a quarter of the limit where that is less
+
+    def dollars(self, gpu_seconds: float) -> float:
+        return gpu_seconds / 3600 * (KINDS[self.gpu].price if self.price < 0 else self.price)
+
+    def expected(self, max_prompt: int, max_response: int) -> tuple[int, int]:
+        return min(self.expected_prompt, max_prompt // 4), min(self.expected_length, max_response * 2 // 3)
+
+    def __str__(self) -> str:
+        kind = KINDS[self.gpu]
+        return (
+            f"{self.gpus} x {self.gpu} ({kind.flops / 1e12:,.3g} TFLOP/s, {kind.memory} GiB, {kind.bandwidth / 1e12:.3g} TB/s), {self.mfu:.0%} of "
+            f"the FLOP/s in training, {self.bandwidth:.0%} of the bandwidth in decoding, ${self.dollars(3600):.2f} per GPU and hour"
+        )
+
+
+# ---------------------------------------------------------------------------------------------- arithmetic
+
+
+@functools.cache
+def parameters(shape: ModelConfig) -> dict[str, int]:
+    """Counts of a model that is never filled: all, those in matrix products, those of one block, of the head."""
+    with torch.device("meta"):
+        model = Transformer(shape)
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    embedding, head = model.embed_tokens.weight.numel(), model.lm_head.weight.numel()  # the embedding is looked up, not multiplied
+    block = sum(p.numel() for p in model.layers[0].parameters())
+    return {"all": model.num_parameters(), "matmul": matrices - embedding, "block": block, "head": head}
+
+
+def forward_flops(shape: ModelConfig, tokens: float, context: float, predicted: float | None = None) -> float:
+    """2 per weight and token, and for attention 4 L d T: q k^T and the weighted sum are 2 d T each (full-attention convention:
+    no discount for the causal half). The head is applied to the `predicted` tokens only; default all."""
+    P = parameters(shape)
+    predicted = tokens if predicted is None else predicted
+    return 2 * (P["matmul"] - P["head"]) * tokens + 2 * P["head"] * predicted + 4 * shape.n_layers * shape.d_model * context * tokens
+
+
+def train_flops(*what) -> float:
+    """The backward pass costs two forward ones, a gradient for the input and one for the weight: 6 P + 12 L d T per token."""
+    return 3 * forward_flops(*what)
+
+
+def kv_bytes_per_token(shape: ModelConfig, cpu: bool = False) -> int:
+    return 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim * (4 if cpu else 2)
+
+
+# What one block saves for its backward pass, each with its width per token and its bytes per number: on a CPU (fp32; its
+# rms_norm is made of parts and keeps the normalised input too), on a GPU in eager mode (bf16 stream, RMSNorm reads an
+# fp32 copy; the fused kernel keeps that and 1/rms), and with compiled blocks (copies and silu are computed again, what a
+# matrix product reads is kept). tests/test_plan.py compares the first and the last column with what autograd holds.
+SAVED = [
+    ("x, read by q_proj, k_proj and v_proj", "d", 4, 2, 2),
+    ("q before its norm", "q", 4, 4, 2), ("q normalised", "q", 4, 0, 0), ("k before its norm", "kv", 4, 4, 2), ("k normalised", "kv", 4, 0, 0),
+    ("q turned", "q, attention", 4, 2, 2), ("k turned", "kv, attention", 4, 2, 2), ("v", "kv, attention", 4, 2, 2),
+    ("what attention gives, read by o_proj", "q, attention", 4, 2, 2), ("logsumexp of the scores", "heads, attention", 4, 4, 4),
+    ("o_proj's output", "d", 4, 4, 2), ("o_proj's output normalised", "d", 4, 0, 0),
+    ("x after attention, read by gate_proj and up_proj", "d", 4, 2, 2), ("gate", "f", 4, 2, 2), ("silu(gate)", "f", 4, 2, 0), ("up", "f", 4, 2, 2),
+    ("silu(gate) * up, read by down_proj", "f", 4, 2, 2), ("down_proj's output", "d", 4, 4, 2), ("down_proj's output normalised", "d", 4, 0, 0),
+    ("1/rms of the four norms", "four", 4, 4, 4),
+]  # fmt: skip
+MODES = ("cpu", "eager", "compiled")
+
+
+def activation_bytes(shape: ModelConfig, tokens: float, mode: str = "compiled", padded_tokens: float | None = None) -> float:
+    """Saved for backward by all blocks and around them. On a CPU ragged sequences are padded for attention (padded_tokens), and
+    o_proj reads a packed copy of what attention gives; on a GPU attention takes packed sequences."""
+    ragged = mode == "cpu" and padded_tokens is not None and padded_tokens != tokens
+    width = {"d": shape.d_model, "q": shape.d_model, "kv": shape.n_kv_heads * shape.head_dim, "f": shape.d_ff, "heads": shape.n_heads, "four": 4}
+    total = shape.d_model * 4 * tokens if ragged else 0.0  # the packed copy
+    for _, what, *bytes_per_number in SAVED:
+        name, _, attention = what.partition(", ")
+        total += (padded_tokens if ragged and attention else tokens) * width[name] * bytes_per_number[MODES.index(mode)]
+    around = tokens * (shape.d_model * (8 if mode == "cpu" else 4) + 2 * 4 * shape.head_dim)  # the last norm's; cos and sin
+    return shape.n_layers * total + around
+
+
+def logits_bytes(shape: ModelConfig, predicted: float, chunk: int = 8192) -> float:
+    """LogProbs (model.py) holds at most four fp32 tensors of (chunk, V): logits, log-softmax, p, p * log-softmax. Seen in the
+    process's memory as well: 3.99 of them, forward and backward, for half a chunk and for four."""
+    return 4 * 4 * min(predicted, chunk) * shape.vocab_size
+
+
+# ---------------------------------------------------------------------------------------------- a plan
+
+
+@dataclass
+class Plan:
+    """What one command does and holds."""
+
+    name: str
+    shape: ModelConfig
+    machine: Machine
+    phases: list[tuple[str, float, float, float]] = field(default_factory=list)  # name, tokens, FLOPs, seconds of one GPU
+    memory: dict[str, float] = field(default_factory=dict)  # bytes per GPU that are there all the time
+    peaks: dict[str, dict[str, float]] = field(default_factory=dict)  # while sampling, while updating: what is there besides
+    disk: dict[str, float] = field(default_factory=dict)  # bytes that stay
+    passing: float = 0.0  # bytes on disk while it runs
+    shared: float = 0.0  # bytes of token shards, the same for all seeds
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def gpu_seconds(self) -> float:
+        return sum(seconds for *_, seconds in self.phases)
+
+    def peak(self) -> float:
+        return sum(self.memory.values()) + max(sum(parts.values()) for parts in self.peaks.values())
+
+    def compute(self, name: str, tokens: float, flops: float) -> None:
+        """A phase bound by arithmetic."""
+        self.phases.append((name, tokens, flops, flops / (KINDS[self.machine.gpu].flops * self.machine.mfu)))
+
+
+def hold_training(plan: Plan, tokens: float, predicted: float, moments: int = 2, weight_copies: int = 0) -> None:
+    """The parts of a training step's memory; `tokens` of one forward pass on one GPU, of which `predicted` go through the head."""
+    shape, N, P, cpu = plan.shape, plan.machine.gpus, parameters(plan.shape), plan.machine.gpu == "cpu"
+    plan.memory |= {"weights, fp32, sharded": 4 * P["all"] / N, f"{moments} moments, fp32, sharded": 4 * moments * P["all"] / N}
+    if weight_copies:
+        plan.memory["second copy of the weights, sharded"] = 4 * weight_copies * P["all"] / N
+    around = {"gradients, fp32, sharded": 4 * P["all"] / N}  # freed by zero_grad
+    if not cpu:
+        # the block in use and the next one in bf16, and the whole gradient of one in fp32 until it is reduced; embedding and
+        # head likewise, once each, and the head once more in fp32, in which its logits are computed
+        around["gathered: two blocks, embedding, head; their gradients"] = (2 * 2 + 4) * P["block"] + (2 * (2 + 4) + 4) * P["head"]
+        # backward through the MLP: gradients of three d_ff-wide tensors and of a few of the stream (two of them fp32)
+        around["gradients inside a block, bf16"] = tokens * (6 * shape.d_ff + 12 * shape.d_model)
+    mode = "cpu" if cpu else "compiled"
+    around[f"activations of {tokens:,.0f} tokens" + ("" if cpu else ", compiled blocks")] = activation_bytes(shape, tokens, mode)
+    around[f"logits, a chunk of {min(predicted, 8192):,.0f} tokens, fp32"] = logits_bytes(shape, predicted)
+    plan.peaks["updating"] = around
+    if not cpu:
+        more = activation_bytes(shape, tokens, "eager") - activation_bytes(shape, tokens, mode)
+        plan.notes.append(f"without compiled blocks activations are {more / GIB:.1f} GiB more")
+
+
+def sample(plan: Plan, name: str, prompts: float, n: int, prompt: float, length: float, slots: int, longest: int, times: float = 1) -> None:
+    """Add `times` rounds of n responses to each prompt, and the memory they take: prompts are read once, then every decoding step
+    reads all weights and the keys and values of all that is alive, which is what it waits for
+        tokens/s of a GPU = slots * share * bandwidth / (bytes of weights + slots * mean context * bytes of KV per token)
+    unless the arithmetic takes longer."""
+    shape, machine, P, cpu = plan.shape, plan.machine, parameters(plan.shape), plan.machine.gpu == "cpu"
+    kv, page_limit = kv_bytes_per_token(shape, cpu), slots * (shape.max_seq_len // PAGE + 1) * PAGE
+    free = KINDS[machine.gpu].memory * GIB - sum(plan.memory.values())
+    pool = max(0.0, min(page_limit * kv, 0.4 * free))  # the sampler takes 0.4 of what is free, at most what its slots can fill
+    stored = prompt / min(n, slots) + length / 2 + PAGE  # tokens per slot: a prompt's pages are shared, half of a response is there
+    live = max(1.0, min(slots, math.ceil(prompts * n / machine.gpus), pool / kv / stored))
+    context = prompt + length / 2  # mean, of a slot
+    step_bytes = (4 * P["matmul"] if cpu else 2 * P["matmul"] + 2 * P["head"]) + live * context * kv
+    step_flops = forward_flops(shape, live, context)
+    kind, least = KINDS[machine.gpu], 0.0 if cpu else STEP_SECONDS
+    step_seconds = max(least, step_bytes / (kind.bandwidth * machine.bandwidth), step_flops / (kind.flops * machine.mfu))
+    read, written = prompts * prompt * times, prompts * n * length * times
+    if read:
+        plan.compute(f"{name}: read prompts", read, forward_flops(shape, read, prompt, prompts * times))
+    plan.phases.append((f"{name}: decode", written, forward_flops(shape, written, context), written / live * step_seconds))
+    parts = {f"KV pages, {pool / kv:,.0f} tokens": pool, "prompts being read, their KV": min(16_384, prompts * prompt / machine.gpus) * kv}
+    parts["logits of the slots, six fp32 or sorted copies"] = 6 * 4 * live * shape.vocab_size
+    plan.peaks["sampling"] = max(plan.peaks.get("sampling", {}), parts, key=lambda peak: sum(peak.values()))
+    if name != "validation":
+        plan.notes.append(f"{name}: {live:,.0f} rollouts alive and {live / step_seconds:,.0f} tokens/s per GPU")
+    if pool < longest * kv:
+        plan.warnings.append(f"KV pages for {pool / kv:,.0f} tokens cannot hold a rollout of {longest:,}: lower --max_response, or take more --gpus")
+    elif name != "validation" and live < 0.5 * min(slots, prompts * n / machine.gpus):
+        plan.warnings.append(f"{name}: KV pages for {live:.0f} of --slots {slots}, which is slow; more --gpus or a larger --gpu leave more room")
+
+
+def store(plan: Plan, kept: int, moments: int, log_bytes: float, more: float = 0.0) -> None:
+    """A checkpoint is fp32 weights. The state to resume from has the moments too, and stands there twice while it is written anew."""
+    P = parameters(plan.shape)["all"]
+    plan.disk = {f"{kept} checkpoint{'s' * (kept > 1)}, fp32": 4 * P * kept, "logs": log_bytes}
+    plan.passing = 2 * (4 * (1 + moments) * P + more)
