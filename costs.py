@@ -136,6 +136,9 @@ def logits_bytes(shape: ModelConfig, predicted: float, chunk: int = 8192) -> flo
 # ---------------------------------------------------------------------------------------------- a plan
 
 
+PAGES = "KV pages of the sampler"
+
+
 @dataclass
 class Plan:
     """What one command does and holds."""
@@ -143,6 +146,7 @@ class Plan:
     name: str
     shape: ModelConfig
     machine: Machine
+    kv_memory: float = 0.4  # the sampler's share of what is free
     phases: list[tuple[str, float, float, float]] = field(default_factory=list)  # name, tokens, FLOPs, seconds of one GPU
     memory: dict[str, float] = field(default_factory=dict)  # bytes per GPU that are there all the time
     peaks: dict[str, dict[str, float]] = field(default_factory=dict)  # while sampling, while updating: what is there besides
@@ -194,7 +198,8 @@ def sample(plan: Plan, name: str, prompts: float, n: int, prompt: float, length:
     shape, machine, P, cpu = plan.shape, plan.machine, parameters(plan.shape), plan.machine.gpu == "cpu"
     kv, page_limit = kv_bytes_per_token(shape, cpu), slots * (shape.max_seq_len // PAGE + 1) * PAGE
     free = KINDS[machine.gpu].memory * GIB - sum(plan.memory.values())
-    pool = max(0.0, min(page_limit * kv, 0.4 * free))  # the sampler takes 0.4 of what is free, at most what its slots can fill
+    pool = plan.memory.get(PAGES, max(0.0, min(page_limit * kv, plan.kv_memory * free)))  # at most what the slots can fill
+    plan.memory[PAGES] = pool  # the sampler keeps it, with the graphs that hold its addresses
     stored = prompt / min(n, slots) + length / 2 + PAGE  # tokens per slot: a prompt's pages are shared, half of a response is there
     live = max(1.0, min(slots, math.ceil(prompts * n / machine.gpus), pool / kv / stored))
     context = prompt + length / 2  # mean, of a slot
@@ -206,7 +211,7 @@ def sample(plan: Plan, name: str, prompts: float, n: int, prompt: float, length:
     if read:
         plan.compute(f"{name}: read prompts", read, forward_flops(shape, read, prompt, prompts * times))
     plan.phases.append((f"{name}: decode", written, forward_flops(shape, written, context), written / live * step_seconds))
-    parts = {f"KV pages, {pool / kv:,.0f} tokens": pool, "prompts being read, their KV": min(16_384, prompts * prompt / machine.gpus) * kv}
+    parts = {"prompts being read, their KV": min(16_384, prompts * prompt / machine.gpus) * kv}
     parts["logits of the slots, six fp32 or sorted copies"] = 6 * 4 * live * shape.vocab_size
     plan.peaks["sampling"] = max(plan.peaks.get("sampling", {}), parts, key=lambda peak: sum(peak.values()))
     if name != "validation":
@@ -214,7 +219,7 @@ def sample(plan: Plan, name: str, prompts: float, n: int, prompt: float, length:
     if pool < longest * kv:
         plan.warnings.append(f"KV pages for {pool / kv:,.0f} tokens cannot hold a rollout of {longest:,}: lower --max_response, or take more --gpus")
     elif name != "validation" and live < 0.5 * min(slots, prompts * n / machine.gpus):
-        plan.warnings.append(f"{name}: KV pages for {live:.0f} of --slots {slots}, which is slow; more --gpus or a larger --gpu leave more room")
+        plan.warnings.append(f"{name}: KV pages for {live:.0f} of --slots {slots}, which is slow; more --gpus, a larger --gpu or --kv_memory leave more room")
 
 
 def store(plan: Plan, kept: int, moments: int, log_bytes: float, more: float = 0.0) -> None:

@@ -81,9 +81,9 @@ PRESETS = {
         slots=512, micro_tokens=8192, save_every=10, log_every=10,
     ),
     "small": dict(data="toy", steps=80, prompts=128, n=16, max_prompt=256, max_response=128, mini_batches=2, lr=1e-4, slots=2048),
-    "1B": dict(val_every=20),
-    "1B-60B": dict(data="openmath", val_every=20),
-    "4B": dict(data="openmath", val_every=20),
+    "1B": dict(val_every=20, micro_tokens=8192),
+    "1B-60B": dict(data="openmath", val_every=20, micro_tokens=8192),
+    "4B": dict(data="openmath", val_every=20, micro_tokens=4096),
 }  # fmt: skip
 SETTINGS = {
     "written": dict(normalize="std", format_score=0.1, kl=1e-3),

@@ -96,9 +96,9 @@ PRESETS = {
         data="toy", steps=80, prompts=128, n=16, max_prompt=256, max_response=128, mini_batches=2, lr=1e-4, sft_batch=128, sft_lr=3e-4,
         sft_schedule="cosine", slots=2048,
     ),
-    "1B": dict(val_every=25),
-    "1B-60B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25),
-    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25),
+    "1B": dict(val_every=25, micro_tokens=8192),
+    "1B-60B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25, micro_tokens=8192),
+    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25, micro_tokens=4096),
 }  # fmt: skip
 SETTINGS = {
     "written": dict(format_score=0.1, pick="random"),

@@ -144,7 +144,7 @@ STAGES = {"pretrain": plan_pretrain, "sft": plan_sft, "grpo": plan_rl, "parallel
 
 
 def build(stage: str, config, shape: ModelConfig, machine: Machine) -> Plan:
-    plan = Plan(stage, shape, machine)
+    plan = Plan(stage, shape, machine, getattr(config, "kv_memory", 0.4))
     if machine.gpu != "cpu":
         plan.memory["CUDA, NCCL, fragmentation"] = 4 * GIB  # allowed for; trainers of this kind are seen to need 2 to 5
     STAGES[stage](plan, config)
@@ -156,16 +156,17 @@ def fits(plan: Plan) -> bool:
 
 
 def advise(plan: Plan, config) -> list[str]:
-    """Warnings; where it does not fit, the first that helps of: shorter forward passes, more GPUs, both."""
+    """Warnings; where it does not fit, the first that helps of: shorter forward passes, fewer pages, more GPUs."""
     if fits(plan):
         return plan.warnings
     seen, sizes = f"more than {ROOM:.0%} of the memory of one {plan.machine.gpu} is needed", (16_384, 8192, 4096)
     for gpus in [plan.machine.gpus, *(2**i for i in range(1, 11) if 2**i > plan.machine.gpus)]:
-        for micro in (config.micro_tokens, *(size for size in sizes if size < config.micro_tokens)):
-            if fits(build(plan.name, replace(config, micro_tokens=micro), plan.shape, replace(plan.machine, gpus=gpus))):
-                flags = f" --micro_tokens {micro}" * (micro != config.micro_tokens) + f" --gpus {gpus}" * (gpus != plan.machine.gpus)
-                return [*plan.warnings, f"{seen}: give{flags}"]
-    return [*plan.warnings, f"{seen}: neither --micro_tokens nor --gpus helps; take a larger --gpu"]
+        for less in ({}, {"kv_memory": 0.2}, {"kv_memory": 0.1}) if hasattr(config, "kv_memory") else ({},):
+            for micro in (config.micro_tokens, *(size for size in sizes if size < config.micro_tokens)):
+                if fits(build(plan.name, replace(config, micro_tokens=micro, **less), plan.shape, replace(plan.machine, gpus=gpus))):
+                    flags = f" --micro_tokens {micro}" * (micro != config.micro_tokens) + "".join(f" --{k} {v}" for k, v in less.items())
+                    return [*plan.warnings, f"{seen}: give{flags}" + f" --gpus {gpus}" * (gpus != plan.machine.gpus)]
+    return [*plan.warnings, f"{seen}: neither --micro_tokens, --kv_memory nor --gpus helps; take a larger --gpu"]
 
 
 # ---------------------------------------------------------------------------------------------- flags

@@ -56,7 +56,7 @@ PRESETS = {
     ),
     "1B": dict(data="dolmino-50B"),
     "1B-60B": dict(data="dolmino-60B", tokens="60B", keep="10B,20B,30B,34B,44B,56B"),
-    "4B": dict(data="dolmino-50B", keep="10B,28B"),
+    "4B": dict(data="dolmino-50B", keep="10B,28B", micro_tokens=8192),
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ PRESETS = {
     "small": dict(data="toy", steps=400, batch=128, lr=3e-4, schedule="cosine", max_prompt=256, max_response=128),
     "1B": {},
     "1B-60B": dict(data="openmath", max_prompt=2560, max_response=1024),  # the authors' SFT on one solution ran at 5e-4 here
-    "4B": dict(data="openmath", max_prompt=2560, max_response=1024),  # and here
+    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, micro_tokens=8192),  # and here
 }
 SETTINGS = {"written": dict(pick="random"), "run": dict(loss="sum", shuffle=False), "controlled": {}}
 
