@@ -16,6 +16,7 @@ import sft
 from data.grader import extract, load_reward
 from data.problems import Problem, load_problems, train_and_val
 from data.tokenizer import get_tokenizer
+from sampler import Sampler
 
 ENCODING = get_tokenizer("toy")
 SMALL = dict(prompts=8, n=8, max_prompt=40, max_response=8, log_every=100)
@@ -279,7 +280,7 @@ def test_dynamic_sampling_fills_the_step_with_groups_of_mixed_rewards(base, tmp_
         kept_tokens = sum(sum(map(len, g["tokens"])) for g in [g for g, m in zip(groups, mixed) if m][:6])
         assert row["scored"] == kept_tokens
     model, _ = M.load_checkpoint(str(folder / "4K.pt"))
-    groups, _ = grpo.collect(model, problems, ENCODING, replace(config, max_response=1), 0)  # nothing can be right
+    groups, _ = grpo.collect(Sampler(model), problems, ENCODING, replace(config, max_response=1), 0)  # nothing can be right
     kept = grpo.keep_mixed(groups, config)
     assert len(groups.problems) == 24 and kept.kept == 0 and [grpo.mini_batch(kept, m, config) for m in (0, 1)] == [[], []]
 
