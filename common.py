@@ -51,7 +51,7 @@ def launch(main, Config, presets: dict, settings: dict | None = None, after_sft:
         leave(f"{script}: interrupted; the same command goes on from the last save")
     except RuntimeError as error:
         if world() > 1:  # a collective that failed or waited too long says neither
-            print(f"{script}: rank {rank()} in {Phase.text!r}: {str(error).splitlines()[0]}{Phase.elsewhere()}", file=sys.stderr, flush=True)
+            print(f"{script}: rank {rank()} in {Phase.status()!r}: {str(error).splitlines()[0]}{Phase.elsewhere()}", file=sys.stderr, flush=True)
         raise
     finally:
         if dist.is_initialized():

@@ -61,44 +61,62 @@ def start_processes() -> None:
 
 
 class Phase:
-    """What this rank is doing, for the message that is printed before a collective gives up."""
+    """What this rank is doing, for the messages before and after a collective gives up: neither nccl nor gloo says who is missing."""
 
-    text, since, store = "start", time.time(), None
+    text, since, waiting, store = "start", time.time(), 0, None
 
     @classmethod
     def watch(cls, store, timeout: int) -> None:
-        """Before the timeout, say on standard error who waits where, and for whom. Neither nccl nor gloo tells."""
+        """A thread tells the other ranks what this one does, and standard error who waits for whom, a while before the timeout."""
         cls.store = store
         threading.Thread(target=cls._watch, args=(timeout,), daemon=True).start()
-        phase("start")
 
     @classmethod
     def _watch(cls, timeout: int) -> None:
         said = None
         while dist.is_initialized():
-            time.sleep(min(5, timeout / 20))
             text, age = cls.text, time.time() - cls.since
+            try:
+                cls.store.set(str(rank()), cls.status())
+            except RuntimeError:  # the store went down with its node
+                return
             if age > 0.7 * timeout and said != text:
                 said = text
-                line = f"rank {rank()} has been in {text!r} for {age:.0f} s{cls.elsewhere()}; ranks wait {timeout} s for each other (DIST_TIMEOUT)"
-                print(line, file=sys.stderr, flush=True)
+                line = f"rank {rank()} has been in {cls.status()!r} for {age:.0f} s{cls.elsewhere()}"
+                print(f"{line}; ranks wait {timeout} s for each other (DIST_TIMEOUT)", file=sys.stderr, flush=True)
+            time.sleep(min(5, timeout / 20))
+
+    @classmethod
+    def status(cls) -> str:
+        return cls.text + ", waiting for other ranks" * bool(cls.waiting)
 
     @classmethod
     def elsewhere(cls) -> str:
-        """Which ranks are in another phase."""
+        """The ranks that do something else."""
         try:
-            phases = {r: cls.store.get(str(r)).decode() if cls.store.check([str(r)]) else "nothing yet" for r in range(world())}
-        except RuntimeError:  # the store went down with its rank
+            known = {r: cls.store.get(str(r)).decode() if cls.store.check([str(r)]) else "start" for r in range(world())}
+        except RuntimeError:
             return ""
-        others = [f"rank {r} is in {text!r}" for r, text in phases.items() if text != cls.text]
-        return ", " + ", ".join(others[:8]) if others else ""
+        others = [f"rank {r} is in {status!r}" for r, status in known.items() if r != rank() and status != cls.status()]
+        return "".join(f", {other}" for other in others[:8])
 
 
 def phase(text: str) -> None:
     """Note what comes now, such as "step 12, sampling"."""
     Phase.text, Phase.since = text, time.time()
-    if Phase.store:
-        Phase.store.set(str(rank()), text)
+
+
+def waits(function):
+    """Mark the time in a function as waiting: all ranks have to come there."""
+
+    @functools.wraps(function)
+    def marked(*args):
+        Phase.waiting += 1
+        result = function(*args)
+        Phase.waiting -= 1  # not where it fails: the message tells
+        return result
+
+    return marked
 
 
 def print0(*args) -> None:
@@ -106,11 +124,13 @@ def print0(*args) -> None:
         print(*args, flush=True)
 
 
+@waits
 def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()
 
 
+@waits
 def all_sum(*values: float) -> list[float]:
     """Sum each number over the ranks."""
     total = torch.tensor(values, dtype=torch.float64, device=device())
@@ -119,6 +139,7 @@ def all_sum(*values: float) -> list[float]:
     return total.tolist()
 
 
+@waits
 def all_max(*values: float) -> list[float]:
     """The largest of each number over the ranks."""
     largest = torch.tensor(values, dtype=torch.float64, device=device())
@@ -133,6 +154,7 @@ def peak_memory() -> float:
     return all_max(bytes_ / 2**30)[0]
 
 
+@waits
 def gather_objects(value) -> list:
     """Every rank's Python object, in rank order, on every rank."""
     if not dist.is_initialized():
@@ -142,6 +164,7 @@ def gather_objects(value) -> list:
     return values
 
 
+@waits
 def exchange(parcels: list) -> list:
     """parcels[r] goes to rank r -> what each rank sent here, in rank order. Python objects."""
     data = [torch.frombuffer(bytearray(pickle.dumps(p)), dtype=torch.uint8) for p in parcels]
