@@ -17,6 +17,7 @@ import resource
 import sys
 import threading
 import time
+import uuid
 from datetime import timedelta
 
 import torch
@@ -52,12 +53,39 @@ def start_processes() -> None:
         if not text.isdigit() or int(text) < 1:
             raise UserError(f"DIST_TIMEOUT={text} is not a number of seconds")
         store, its_rank, size = next(dist.rendezvous("env://"))
+        store = store_of_this_start(store, its_rank, size, int(text))
         dist.init_process_group(
             "nccl" if cuda else "gloo", store=dist.PrefixStore("group", store), rank=its_rank, world_size=size,
             timeout=timedelta(seconds=int(text)), device_id=device() if cuda else None,
         )  # fmt: skip
         Phase.watch(dist.PrefixStore("phase", store), int(text))
     print0(f"{world()} process(es) on {device().type}, {'bf16 autocast over fp32 weights' if cuda else 'fp32'}")
+
+
+def store_of_this_start(store, its_rank: int, size: int, timeout: int):
+    """A part of torchrun's store that these processes share with no others.
+
+    torchrun keeps its store when it restarts the ranks (seen in 2.13), and with it the addresses of those that were killed;
+    a rank that reads one waits for ever. Nothing in the environment is the same on all nodes and new at each start, so rank 0
+    makes a name, and gives it to whoever asks with a name of his own, until all of now have it.
+    """
+    if its_rank > 0:
+        mine = uuid.uuid4().hex
+        store.set(f"asks/{its_rank}", mine)
+        name = store.get(f"answer/{mine}").decode()  # waits for it
+        store.set(f"{name}/has/{its_rank}", "")
+        return dist.PrefixStore(name, store)
+    name, missing, end = uuid.uuid4().hex, set(range(1, size)), time.time() + timeout
+    while missing:
+        for r in sorted(missing):
+            if store.check([f"asks/{r}"]):  # this may still be the question of one that is dead: the answer hurts nobody
+                store.set(f"answer/{store.get(f'asks/{r}').decode()}", name)
+            if store.check([f"{name}/has/{r}"]):
+                missing.remove(r)
+        if time.time() > end:
+            raise RuntimeError(f"ranks {sorted(missing)} did not start within {timeout} s (DIST_TIMEOUT)")
+        time.sleep(0.01)
+    return dist.PrefixStore(name, store)
 
 
 class Phase:

@@ -204,7 +204,7 @@ calls = 0
 def score(response, problem):
     global calls
     calls += 1
-    if os.environ["RANK"] == "1" and calls > 12:
+    if os.environ["RANK"] == "1" and calls > 13:  # one to try it, 3 prompts x 4 in step 1
         time.sleep(1000)
     return 0.5 * len(response) % 1
 """
