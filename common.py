@@ -1,4 +1,4 @@
-"""What five scripts would otherwise repeat: flags, processes, batches, optimizer, resume, log. No loop and no loss.
+"""What five scripts would otherwise repeat: flags, batches, optimizer, resume, log. No loop and no loss.
 
 A script is: a frozen dataclass Config on its first screen, PRESETS and SETTINGS beside it, functions, `main(config)`,
 and `launch(main, Config, ...)` at the end. The value of a field is its default, overridden by the preset (scale),
@@ -14,28 +14,31 @@ import hashlib
 import importlib
 import inspect
 import json
-import math
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
 import types
 import typing
-from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from data import UserError
 from data.tokenizer import get_tokenizer
+from distributed import (  # noqa: F401  the scripts write common.rank() and so on
+    Phase, all_max, all_sum, barrier, clipped_step, deal, device, exchange, full_state, full_weights, gather_objects, in_step, own_weights,
+    peak_memory, phase, print0, put_state, put_weights, rank, shard, start_processes, sync_and_clip, world,
+)  # fmt: skip
 from model import load_checkpoint, read_facts, read_file, save_checkpoint, write_aside
 
 # ---------------------------------------------------------------------------------------------- flags
 
 
+@record  # torchrun shows the traceback of the rank that failed first
 def launch(main, Config, presets: dict, settings: dict | None = None, after_sft: dict | None = None) -> None:
     """Parse the flags, start the processes, run main(config); a user's error ends in one line, not in a traceback."""
     script = os.path.basename(sys.argv[0])
@@ -49,6 +52,10 @@ def launch(main, Config, presets: dict, settings: dict | None = None, after_sft:
         leave(f"{script}: {error}")
     except KeyboardInterrupt:
         leave(f"{script}: interrupted; the same command goes on from the last save")
+    except RuntimeError as error:
+        if world() > 1:  # a collective that failed or waited too long says neither
+            print(f"{script}: rank {rank()} in {Phase.status()!r}: {str(error).splitlines()[0]}{Phase.elsewhere()}", file=sys.stderr, flush=True)
+        raise
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -147,102 +154,6 @@ def check(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-# ---------------------------------------------------------------------------------------------- processes
-
-
-def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def device() -> torch.device:
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def start_processes() -> None:
-    """Join torchrun's group where there is one: nccl between GPUs, gloo on CPU. One process is world size 1."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(device())
-    if "RANK" in os.environ:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=2))
-    print0(f"{world()} process(es) on {device().type}, {'bf16 autocast over fp32 weights' if torch.cuda.is_available() else 'fp32'}")
-
-
-def print0(*args) -> None:
-    if rank() == 0:
-        print(*args, flush=True)
-
-
-def barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def all_sum(*values: float) -> list[float]:
-    """Sum each number over the ranks."""
-    total = torch.tensor(values, dtype=torch.float64, device=device())
-    if dist.is_initialized():
-        dist.all_reduce(total)
-    return total.tolist()
-
-
-def all_max(*values: float) -> list[float]:
-    """The largest of each number over the ranks."""
-    largest = torch.tensor(values, dtype=torch.float64, device=device())
-    if dist.is_initialized():
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return largest.tolist()
-
-
-def peak_memory() -> float:
-    """GiB that the fullest rank has held at most: on its GPU, or of its process without one."""
-    bytes_ = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return all_max(bytes_ / 2**30)[0]
-
-
-def gather_objects(value) -> list:
-    """Every rank's Python object, in rank order, on every rank."""
-    if not dist.is_initialized():
-        return [value]
-    values = [None] * world()
-    dist.all_gather_object(values, value)
-    return values
-
-
-def autocast():
-    """bf16 matrix products on a GPU; nothing on a CPU."""
-    return torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda")
-
-
-def sync_and_clip(model: torch.nn.Module, max_norm: float) -> float:
-    """Sum the gradients over the ranks, cut their global norm to max_norm, return the norm before the cut.
-
-    Losses are sums divided by a count over the whole step and all ranks, so a sum is what the ranks' gradients need.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for p in parameters:
-        if p.grad is None:  # a rank whose share of the batch had nothing to learn from
-            p.grad = torch.zeros_like(p)
-    if dist.is_initialized():
-        flat = torch.cat([p.grad.flatten() for p in parameters])
-        dist.all_reduce(flat)
-        for p, g in zip(parameters, flat.split([p.numel() for p in parameters])):
-            p.grad.copy_(g.view_as(p))
-    return torch.nn.utils.clip_grad_norm_(parameters, max_norm).item()
-
-
-def clipped_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
-    """Synchronise and clip the gradients, step, clear them -> their norm. A norm that is not finite skips the step."""
-    norm = sync_and_clip(model, max_norm)
-    if math.isfinite(norm):  # the same on every rank: the gradients are
-        optimizer.step()
-    optimizer.zero_grad()
-    return norm
-
-
 # ---------------------------------------------------------------------------------------------- batches
 
 
@@ -323,11 +234,27 @@ def pack(prompts: list[list[int]], responses: list[list[int]], prompt_of: list[i
     return Packed(tokens, lengths, prompt_of, predict, targets, sequence)
 
 
+def autocast():
+    """bf16 matrix products on a GPU; nothing on a CPU."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda")
+
+
 def response_logprobs(model, packed: Packed, temperature: float = 1.0):
     """(log-prob, logsumexp, entropy) of every response token, each (R,)."""
     with autocast():
         hidden = model.hidden(packed.tokens, packed.lengths, packed.continues)  # (N, d_model)
     return model.logprobs(hidden[packed.predict], packed.targets, temperature)
+
+
+def idle_pass(model, reference=None) -> None:
+    """Where other ranks have a micro-batch and this one has none: the same passes over one token, with gradients of 0."""
+    packed = pack([[0]], [[0]])
+    if reference is not None:
+        with torch.no_grad():
+            response_logprobs(reference, packed)
+    logp = response_logprobs(model, packed)[0]
+    if logp.requires_grad:
+        (0.0 * logp.sum()).backward()
 
 
 # ---------------------------------------------------------------------------------------------- optimizer
@@ -378,7 +305,7 @@ def output_path(config, recipe: str) -> str:
 
 def open_parent(config):
     """The checkpoint a recipe starts from, on this rank's device -> (model, facts)."""
-    model, facts = load_checkpoint(config.ckpt)
+    model, facts = load_checkpoint(config.ckpt, mmap=world() > 1)  # the ranks of a node read one copy
     return model.to(device()), {**facts, "tokenizer": tokenizer_of(facts, config.ckpt)}
 
 
@@ -477,30 +404,36 @@ class Resume:
 
     def load(self) -> int:
         """Put the state back, if there is one -> the step to go on with (0: from the start)."""
-        if not os.path.exists(self.path):
+        seen = gather_objects(os.path.exists(self.path))
+        check(all(seen) or not any(seen), f"{self.path} is not there for every rank; nodes must share the file system of --out")
+        if not seen[0]:
             return 0
-        state = read_file(self.path)
+        state = read_file(self.path, mmap=world() > 1)
         changed = differences(self.config, state["config"])
         check(not changed, f"{self.folder} holds an unfinished run with other flags ({changed}); delete it or give another --out")
-        self.model.load_state_dict(state["model"])
+        put_weights(self.model, state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            put_state(optimizer, saved)
         if self.reference:
-            self.reference.load_state_dict(state["reference"])
+            put_weights(self.reference, state["reference"])
         print0(f"going on from step {state['step']} of {self.folder}")
         return state["step"]
 
     def save(self, step: int) -> None:
-        """After `step` steps. All ranks hold the same state; rank 0 writes it."""
+        """After `step` steps. Whole tensors, in one file that rank 0 writes: the number of ranks may be another when it is read."""
+        phase(f"saving step {step}")
+        state = {"model": full_weights(self.model), "optimizers": [full_state(o) for o in self.optimizers]}
+        if self.reference:
+            state["reference"] = full_weights(self.reference)
         if rank() == 0:
-            optimizers = [o.state_dict() for o in self.optimizers]
-            state = {"step": step, "config": recorded(self.config), "model": self.model.state_dict(), "optimizers": optimizers}
-            write_aside(self.path, state | ({"reference": self.reference.state_dict()} if self.reference else {}))
+            write_aside(self.path, {"step": step, "config": recorded(self.config), **state})
 
     def finish(self, out: str, facts: dict) -> None:
         """Write the result, then drop the state."""
+        phase(f"writing {out}")
+        weights = full_weights(self.model)
         if rank() == 0:
-            save_checkpoint(out, self.model, facts)
+            save_checkpoint(out, self.model, facts, weights)
             print(f"wrote {out}")
             self.drop()
         barrier()

@@ -226,6 +226,8 @@ def old_logprobs(model, groups: Groups, config: Config) -> None:
     with torch.no_grad():
         for members, packed in micro_batches(groups, range(len(groups.prompts)), config):
             logp = common.response_logprobs(model, packed, config.temperature)[0].cpu()
+            if not members:
+                continue
             for (g, i), one in zip(members, logp.split([len(groups.rollouts[g][i].tokens) for g, i in members])):
                 groups.old_logp[g][i] = one
 
@@ -235,25 +237,34 @@ def has_loss(rollout: Rollout, config: Config) -> bool:
     return rollout.finished or not config.mask_truncated
 
 
+def to_compute(groups: Groups, g: int, config: Config) -> list[int]:
+    """The rollouts of group g that go through the trainer. Without a KL term one of advantage 0 has no gradient: nothing to
+    compute, unless the pack's own mean counts it."""
+    silent = lambda i: not config.kl and groups.advantages[g, i] == 0 and config.loss != "micro-mean"
+    return [i for i, rollout in enumerate(groups.rollouts[g]) if has_loss(rollout, config) and not silent(i)]
+
+
 def micro_batches(groups: Groups, chosen, config: Config):
     """The chosen groups' rollouts in packs of at most micro_tokens -> (members [(group, rollout)], Packed), one by one.
 
-    A prompt stands once in a pack, before all its rollouts: they share its hidden states, forward and backward.
+    A prompt stands once in a pack, before all its rollouts: they share its hidden states, forward and backward. All ranks get
+    the same number of packs; those without members are only passed through, to keep in step.
     """
     packs, size = [], 0
     for g in chosen:
-        for i, rollout in enumerate(groups.rollouts[g]):
-            silent = not config.kl and groups.advantages[g, i] == 0  # without a KL term it has no gradient: nothing to compute,
-            if silent and config.loss != "micro-mean" or not has_loss(rollout, config):  # unless the pack's own mean counts it
-                continue
+        for i in to_compute(groups, g, config):
+            tokens = len(groups.rollouts[g][i].tokens)
             new_prompt = not packs or not packs[-1] or packs[-1][-1][0] != g
-            needs = len(rollout.tokens) + new_prompt * len(groups.prompts[g])
+            needs = tokens + new_prompt * len(groups.prompts[g])
             if not packs or size + needs > config.micro_tokens:
                 packs.append([])
-                needs, size = len(rollout.tokens) + len(groups.prompts[g]), 0
+                needs, size = tokens + len(groups.prompts[g]), 0
             packs[-1].append((g, i))
             size += needs
-    for members in packs:
+    for members in common.in_step(packs):
+        if members is None:  # other ranks have more
+            yield [], common.pack([[0]], [[0]])
+            continue
         there = sorted({g for g, _ in members})
         prompts, responses = [groups.prompts[g] for g in there], [groups.rollouts[g][i].tokens for g, i in members]
         yield members, common.pack(prompts, responses, [there.index(g) for g, _ in members])
@@ -270,6 +281,9 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
     names = "loss clip_fraction clipped_low clipped_high ratio kl entropy mismatch scored ratio_max mismatch_max".split()
     sums = dict.fromkeys(names, 0.0)
     for members, packed in micro_batches(groups, chosen, config):
+        if not members:
+            common.idle_pass(model, reference)
+            continue
         to = packed.tokens.device
         advantage = torch.stack([groups.advantages[g, i] for g, i in members]).to(to)[packed.sequence]  # (R,)
         ref_logp = None
@@ -297,9 +311,34 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
 
 def mini_batch(groups: Groups, m: int, config: Config) -> list[int]:
     """This rank's groups of mini-batch m: the step's groups are cut into equal stretches, each group stays whole."""
+    stretch = stretch_of(m, groups, config)
+    return [g for g, place in enumerate(groups.place) if place in stretch]
+
+
+def stretch_of(m: int, groups: Groups, config: Config) -> range:
     total = config.prompts if groups.kept is None else groups.kept
-    start, stop = (total * k // config.mini_batches for k in (m, m + 1))
-    return [g for g, place in enumerate(groups.place) if start <= place < stop]
+    return range(total * m // config.mini_batches, total * (m + 1) // config.mini_batches)
+
+
+def deal_out(groups: Groups, config: Config) -> Groups:
+    """Before the update, whole groups change ranks so that each has about as many tokens to compute in every mini-batch; else
+    all wait for the one whose responses came out longest. What only the log wanted stays behind."""
+    if common.world() == 1:
+        return groups
+    costs = {}  # place -> tokens to compute
+    for g, place in enumerate(groups.place):
+        chosen = to_compute(groups, g, config)
+        costs[place] = sum(len(groups.rollouts[g][i].tokens) for i in chosen) + bool(chosen) * len(groups.prompts[g])
+    costs = {place: cost for share in common.gather_objects(costs) for place, cost in share.items()}
+    to = {}  # place -> rank
+    for m in range(config.mini_batches):
+        stretch = stretch_of(m, groups, config)
+        to.update(zip(stretch, common.deal([costs[place] for place in stretch], common.world())))
+    rows = list(zip(groups.place, groups.prompts, groups.rollouts, groups.advantages))
+    received = common.exchange([[row for row in rows if to[row[0]] == r] for r in range(common.world())])
+    rows = sorted((row for share in received for row in share), key=lambda row: row[0])
+    place, prompts, rollouts, advantages = map(list, zip(*rows)) if rows else ([], [], [], [torch.empty(0)])
+    return Groups([], prompts, rollouts, place, advantages=torch.stack(advantages), kept=groups.kept)
 
 
 def update(model, reference, optimizer, groups: Groups, config: Config) -> dict:
@@ -396,31 +435,35 @@ def main(config: Config) -> None:
     encoding = common.open_tokenizer(parent, model)
     problems, held_out = load_prompts(config, encoding)
     own_reward = load_reward(config.reward, problems[0])
-    reference = common.open_parent(config)[0].requires_grad_(False) if config.kl else None
+    reference = common.shard(common.open_parent(config)[0].requires_grad_(False)) if config.kl else None
+    common.shard(model)
     optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
     print0(
         f"{config.steps} steps of {config.prompts} prompts x {config.n} = {config.prompts * config.n} rollouts, {config.mini_batches} updates each; "
         f"{config.steps * config.prompts / len(problems):.1f} passes"
     )
-    sampler = Sampler(model, config.slots, memory=config.kv_memory)
     resume = common.Resume(out, config, model, optimizer, reference=reference if config.ref_every else None)
     start = resume.load()
     log = StepLog(out, start, config)
+    sampler = Sampler(model, config.slots, memory=config.kv_memory)
     for step in range(start, config.steps):
+        common.phase(f"step {step + 1}, sampling")
         sampler.refresh(model)
         groups, seconds = collect(sampler, problems, encoding, config, step, own_reward)
         metrics, samples = rollout_metrics(groups, config), log.samples(groups, step)
         if config.dynamic_sampling:
             groups = keep_mixed(groups, config)
             metrics["kept"] = groups.kept
+        common.phase(f"step {step + 1}, update")
         clock = time.time()
-        metrics |= update(model, reference, optimizer, groups, config)
+        metrics |= update(model, reference, optimizer, deal_out(groups, config), config)
         seconds["update"] = time.time() - clock
 
         done = step + 1
         if config.ref_every and done % config.ref_every == 0:
-            reference.load_state_dict(model.state_dict())
+            common.put_weights(reference, common.own_weights(model))
         if config.val_every and (done % config.val_every == 0 or done == config.steps):
+            common.phase(f"step {done}, validation")
             sampler.refresh(model)
             metrics |= validate(sampler, held_out, encoding, config, step, own_reward)
         log.write(done, metrics, seconds, samples)

@@ -332,9 +332,13 @@ def padded_index(starts: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Ten
 # ---------------------------------------------------------------------------------------------- checkpoints
 
 
-def save_checkpoint(path: str, model: Transformer, facts: dict) -> None:
-    """Write weights, model config and facts to one file: aside first, then renamed, so a reader never sees half."""
-    write_aside(path, {"model": {k: v.detach().cpu() for k, v in model.state_dict().items()}, "config": asdict(model.config), "facts": facts})
+def save_checkpoint(path: str, model: Transformer, facts: dict, weights: dict | None = None) -> None:
+    """Write weights, model config and facts to one file: aside first, then renamed, so a reader never sees half.
+
+    `weights`: the whole ones, where the model has only a shard of each.
+    """
+    weights = weights or {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    write_aside(path, {"model": weights, "config": asdict(model.config), "facts": facts})
 
 
 def write_aside(path: str, content: dict) -> None:
@@ -363,9 +367,9 @@ def read_file(path: str, mmap: bool = False) -> dict:
         raise OSError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); delete it and make it again") from error
 
 
-def load_checkpoint(path: str) -> tuple[Transformer, dict]:
+def load_checkpoint(path: str, mmap: bool = False) -> tuple[Transformer, dict]:
     """-> (model in fp32 on the CPU, facts). Raises FileNotFoundError, or OSError where the file is not whole."""
-    content = read_file(path)
+    content = read_file(path, mmap)
     if not {"model", "config", "facts"} <= content.keys():
         raise OSError(f"{path} is not a checkpoint of this project; convert.py brings others in")
     with torch.device("meta"):

@@ -22,7 +22,7 @@ import torch
 import common
 from common import check, print0
 from data.grader import load_reward
-from grpo import check_config, collect, keep_mixed, load_prompts, mini_batch, old_logprobs, policy_backward, validate
+from grpo import check_config, collect, deal_out, keep_mixed, load_prompts, mini_batch, old_logprobs, policy_backward, validate
 from metrics import StepLog, rollout_metrics, update_metrics
 from sampler import Sampler
 from sft import load_examples, sft_backward
@@ -114,7 +114,7 @@ def average_step(model, rl_optimizer, sft_optimizer, rl_backward, sft_backward, 
     weights: it holds theta during the RL step, then the RL result while the SFT step starts from theta again.
     -> {rl, sft: what the two returned; rl_grad_norm, sft_grad_norm}
     """
-    parameters = list(model.parameters())
+    parameters = list(common.own_weights(model).values())
     copy = [p.detach().clone() for p in parameters]  # theta
     rl = rl_backward()
     rl_norm = common.clipped_step(model, rl_optimizer, grad_clip)
@@ -184,7 +184,8 @@ def main(config: Config) -> None:
     problems, held_out = load_prompts(config, encoding)
     own_reward = load_reward(config.reward, problems[0])
     data = load_examples(config, encoding, problems)
-    reference = common.open_parent(config)[0].requires_grad_(False) if config.kl else None
+    reference = common.shard(common.open_parent(config)[0].requires_grad_(False)) if config.kl else None
+    common.shard(model)
     rl_optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
     optimizers = [rl_optimizer]  # the other modes have one
     if config.mode == "parallel":
@@ -205,22 +206,26 @@ def main(config: Config) -> None:
         indices = common.batch_indices(len(data), config.sft_batch, i, config.seed, "sft", config.shuffle)
         return sft_backward(model, [data[j] for j in indices], config.micro_tokens, config.sft_loss)
 
-    sampler = Sampler(model, config.slots, memory=config.kv_memory)
     resume = common.Resume(out, config, model, *optimizers, reference=reference if config.ref_every else None)
     start = resume.load()
     log = StepLog(out, start, config)
+    sampler = Sampler(model, config.slots, memory=config.kv_memory)
     for step in range(start, config.steps):
+        common.phase(f"step {step + 1}, SFT")
         clock, sft = time.time(), []  # sft: (loss, gradient norm) of each SFT update
         for i in sft_before(config, step):
             sft.append((sft_half(i)["loss"], common.clipped_step(model, sft_optimizer, config.grad_clip)))
         sft_seconds = time.time() - clock
+        common.phase(f"step {step + 1}, sampling")
         sampler.refresh(model)
         groups, seconds = collect(sampler, problems, encoding, config, step, own_reward)
         metrics, samples = rollout_metrics(groups, config), log.samples(groups, step)
         if config.dynamic_sampling:
             groups = keep_mixed(groups, config)
             metrics["kept"] = groups.kept
+        common.phase(f"step {step + 1}, update")
         clock, updates = time.time(), []
+        groups = deal_out(groups, config)
         old_logprobs(model, groups, config)
         for m in range(config.mini_batches):
             average = step * config.mini_batches + m
@@ -245,8 +250,9 @@ def main(config: Config) -> None:
 
         done = step + 1
         if config.ref_every and done % config.ref_every == 0:
-            reference.load_state_dict(model.state_dict())
+            common.put_weights(reference, common.own_weights(model))
         if config.val_every and (done % config.val_every == 0 or done == config.steps):
+            common.phase(f"step {done}, validation")
             sampler.refresh(model)
             metrics |= validate(sampler, held_out, encoding, config, step, own_reward)
         log.write(done, metrics, seconds, samples)

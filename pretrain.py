@@ -97,15 +97,15 @@ def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
     return nll, nll + z_loss * lse.square().sum()
 
 
-@torch.no_grad()
-def quiet_padding(model: Transformer, encoding) -> None:
+def quiet_padding(weights: dict, model: Transformer, encoding) -> None:
     """Give the head's padding rows the row of <|pad|>, which training has made the least likely of tokens.
 
     We leave these rows out everywhere, so they are never trained; transformers, vLLM and the harness do not know which
     they are. Seen at toy scale (1.5M tokens): random rows would hold 6e-4 of the probability there, these hold 7e-6.
     """
     if PAD in encoding.special_tokens_set:
-        model.lm_head.weight[model.config.vocab_size :] = model.lm_head.weight[pad_token(encoding)].clone()
+        head = weights["lm_head.weight"]
+        head[model.config.vocab_size :] = head[pad_token(encoding)].clone()
 
 
 def main(config: Config) -> None:
@@ -120,6 +120,7 @@ def main(config: Config) -> None:
         return
     corpus = corpus_of(config, folder, steps * tokens_per_step)  # (rows, seq_len)
     model = new_model(config)
+    common.shard(model)
     optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay, decay_embedding=False)
     passes = steps * config.batch / len(corpus)
     print0(
@@ -131,14 +132,18 @@ def main(config: Config) -> None:
     log = common.Log(os.path.join(folder, "pretrain"), start)
     clock, clock_step = time.time(), start
     for step in range(start, steps):
+        common.phase(f"step {step + 1}")
         rate = config.lr * common.schedule("cosine", step, steps, common.count(config.warmup) // tokens_per_step, config.floor)
         common.set_lr(optimizer, rate)
         rows = common.batch_indices(len(corpus), config.batch, step, config.seed, "pretrain")[common.rank() :: common.world()]
         n_targets = config.batch * (config.seq_len - 1)  # of the step, all ranks: the one denominator
         total_nll = 0.0
         rows_per_pass = max(1, config.micro_tokens // config.seq_len)
-        for i in range(0, len(rows), rows_per_pass):
-            tokens = torch.from_numpy(corpus[rows[i : i + rows_per_pass]].astype("int64")).to(common.device())  # (b, seq_len)
+        for some in common.in_step([rows[i : i + rows_per_pass] for i in range(0, len(rows), rows_per_pass)]):
+            if some is None:
+                common.idle_pass(model)
+                continue
+            tokens = torch.from_numpy(corpus[some].astype("int64")).to(common.device())  # (b, seq_len)
             nll, loss = next_token_loss(model, tokens, config.z_loss)
             (loss / n_targets).backward()
             total_nll += nll.detach()
@@ -152,11 +157,12 @@ def main(config: Config) -> None:
             print0(f"step {done:6d}/{steps} | loss {loss:.4f} | grad norm {grad_norm:6.2f} | lr {rate:.2e} | {speed:,.0f} tok/s")
             clock, clock_step = time.time(), done
         if done in keep_at:
-            quiet_padding(model, get_tokenizer(config.tokenizer))
+            weights = common.full_weights(model)
             if common.rank() == 0:
+                quiet_padding(weights, model, get_tokenizer(config.tokenizer))
                 facts = common.make_facts(config, "base", done, None, tokens=done * tokens_per_step, tokenizer=config.tokenizer, corpus=config.data)
                 path = os.path.join(folder, keep_at[done] + ".pt")
-                save_checkpoint(path, model, facts)
+                save_checkpoint(path, model, facts, weights)
                 print(f"wrote {path}")
         if done % config.save_every == 0 and done < steps:
             resume.save(done)

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 import kvcache
+from distributed import is_sharded, own_weights, whole
 from kvcache import DenseCache, PagedCache
 from model import Transformer, causal_attention
 
@@ -155,7 +156,8 @@ class Slots:
 
 class Sampler:
     """Rollouts from one model, again and again: what outlives a call is the memory for keys and values and, on a GPU, a
-    copy of the weights as they are multiplied and the recorded CUDA graphs. In fp32 the model itself is sampled from.
+    copy of the weights as they are multiplied and the recorded CUDA graphs. In fp32 the model itself is sampled from, unless
+    it is sharded: then a whole copy is.
 
     bf16: as autocast multiplies (default: on a GPU). fp32_head: logits in fp32, as in training; else from bf16 weights.
     paged: keep keys and values in pages (default: on a GPU); their number is `pages`, or what fits into `memory`, a
@@ -166,7 +168,7 @@ class Sampler:
         self.device = model.lm_head.weight.device
         self.cuda = self.device.type == "cuda"
         self.bf16, self.paged = (self.cuda if x is None else x for x in (bf16, paged))
-        self.model = weights_as_multiplied(model, fp32_head) if self.bf16 else model
+        self.model = weights_as_multiplied(model, fp32_head, self.bf16) if self.bf16 or is_sharded(model) else model
         self.slots, self.pages, self.memory = slots, pages, memory
         self.interval = 8 if self.cuda else 1  # steps between two looks at which rollouts have ended
         self.use_graphs, self.graphs = self.cuda and self.paged and kvcache.triton is not None, {}  # by width and way to draw
@@ -174,10 +176,11 @@ class Sampler:
 
     @torch.no_grad()
     def refresh(self, model: Transformer) -> None:
-        """Take over the weights of `model`, in place, so that graphs stay valid."""
-        for mine, theirs in zip(self.model.parameters(), model.parameters()):
+        """Take over the weights of `model`, in place, so that graphs stay valid. Sharded ones are gathered one by one, by all ranks
+        together; sampling itself then needs no other rank."""
+        for mine, theirs in zip(self.model.parameters(), own_weights(model).values()):
             if mine is not theirs:
-                mine.copy_(theirs)
+                mine.copy_(whole(theirs))
 
     @torch.inference_mode()
     def sample(self, prompts, n=1, max_new_tokens=256, temperature=1.0, top_p=1.0, eos=None, seed=0, step=0, problem_ids=None, progress=False):
@@ -351,12 +354,14 @@ class Sampler:
         return torch.mm(hidden.to(head.dtype), head[: self.model.config.vocab_size].T, out_dtype=torch.float32)
 
 
-def weights_as_multiplied(model: Transformer, fp32_head: bool) -> Transformer:
-    """A copy with the matrices in bf16 that autocast would cast at each use. Embedding, norms and by default the head stay fp32."""
-    stays = lambda name, p: p.ndim < 2 or name == "embed_tokens.weight" or name == "lm_head.weight" and fp32_head
+def weights_as_multiplied(model: Transformer, fp32_head: bool, bf16: bool = True) -> Transformer:
+    """A plain copy with the matrices in bf16 that autocast would cast at each use. Embedding, norms and by default the head stay
+    fp32; without `bf16` all do."""
+    stays = lambda name, p: not bf16 or p.ndim < 2 or name == "embed_tokens.weight" or name == "lm_head.weight" and fp32_head
     with torch.device("meta"):
         copy = Transformer(model.config)
-    weights = {name: p.detach().to(torch.float32 if stays(name, p) else torch.bfloat16, copy=True) for name, p in model.named_parameters()}
+    cast = lambda name, p: whole(p.detach()).to(torch.float32 if stays(name, p) else torch.bfloat16, copy=True)
+    weights = {name: cast(name, p) for name, p in own_weights(model).items()}
     copy.load_state_dict(weights, assign=True)
     return copy.requires_grad_(False)
 

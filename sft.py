@@ -115,7 +115,10 @@ def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "me
     n_tokens = sum(len(e.response) for e in batch)
     mine = batch[common.rank() :: common.world()]
     total = 0.0
-    for group in common.micro_batches([len(e.prompt) + len(e.response) for e in mine], micro_tokens):
+    for group in common.in_step(common.micro_batches([len(e.prompt) + len(e.response) for e in mine], micro_tokens)):
+        if group is None:
+            common.idle_pass(model)
+            continue
         packed = common.pack([mine[i].prompt for i in group], [mine[i].response for i in group])
         logp, _, _ = common.response_logprobs(model, packed)  # (R,)
         (-logp.sum() / (n_tokens if loss == "mean" else 1)).backward()
@@ -135,12 +138,14 @@ def main(config: Config) -> None:
         return
     common.check_length(model, config.max_prompt + config.max_response)
     data = load_examples(config, common.open_tokenizer(parent, model))
+    common.shard(model)
     optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
     print0(f"{config.steps} steps of {config.batch} solutions = {config.steps * config.batch / len(data):.1f} passes")
     resume = common.Resume(out, config, model, optimizer)
     start = resume.load()
     log = common.Log(out, start)
     for step in range(start, config.steps):
+        common.phase(f"step {step + 1}")
         clock = time.time()
         rate = config.lr * common.schedule(config.schedule, step, config.steps)
         common.set_lr(optimizer, rate)

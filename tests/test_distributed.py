@@ -1,0 +1,225 @@
+"""Several ranks against one: every stage under torchrun, two agents as two nodes, kills, other numbers of ranks, timeouts.
+
+Adam divides a gradient by its own size, so where a gradient is nothing but rounding the order of a sum decides the sign of a
+step as large as the rate, and two ranks add in another order than one. The comparisons therefore run at the paper's rates
+(1e-5 in RL, between its 1e-6 and the 4e-5 of RL after SFT; 4e-5 in SFT; in pre-training the first steps of a warm-up to
+4e-4), not at the toy preset's, which are 25 times as large and more. A weight then moves by up to 2e-4 to 8e-4 in 20 steps.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, run
+from test_recipes import base, log, same_bits, weights  # noqa: F401  base is a fixture
+
+import common
+import distributed
+import evaluate
+import grpo
+import parallel
+import pretrain
+import sft
+
+MODULES = dict(pretrain=pretrain, sft=sft, grpo=grpo, parallel=parallel, evaluate=evaluate)
+RL = "--prompts 6 --n 4 --max_prompt 40 --max_response 8 --log_every 100 --lr 1e-5 --mini_batches 2 --save_rollouts --kl 0.001 --recompute_old"
+# 7 rows per step do not divide by 2 or 4; two rows per pass: ranks have unequal numbers of passes, and with 4 ranks some
+# have one prompt and some two
+EVALUATE = "--split train --n 4 --k 1,4 --max_response 8"
+PRETRAIN = f"--batch 7 --seq_len 40 --lr 4e-4 --warmup {7 * 40 * 477} --micro_tokens 80"
+
+DRIVER = """
+import json, os, signal, sys
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+import common, test_distributed
+commands, die = json.loads(sys.argv[1])
+note = common.phase
+def phase(text):
+    note(text)
+    if text == die and common.rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+common.phase = phase
+sys.argv = ["driver.py"]
+common.start_processes()
+for name, argv in commands:
+    test_distributed.one(name, argv)
+"""
+
+
+def one(name, argv):
+    module = MODULES[name]
+    argv = [a for a in argv if a]
+    module.main(common.parse_flags(module.Config, module.PRESETS, getattr(module, "SETTINGS", {}), argv, getattr(module, "AFTER_SFT", None)))
+
+
+def torchrun(folder, commands, *how, die="", ok=True, agents=1):
+    """These commands, one after another, in the processes of one torchrun (starting processes takes most of the time)."""
+    driver = folder / "driver.py"
+    driver.write_text(DRIVER.format(root=ROOT))
+    line = [sys.executable, "-m", "torch.distributed.run", *how, str(driver), json.dumps([commands, die])]
+    start = lambda: subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    running = [start() for _ in range(agents)]
+    try:
+        said = [p.communicate(timeout=240)[0] for p in running]
+    finally:
+        for p in running:
+            p.kill()
+    assert all((p.returncode == 0) == ok for p in running), said[0][-6000:]
+    return "".join(said)
+
+
+def stages(folder, ckpt, data, steps):
+    """Every stage, into `folder`."""
+    n_tokens = str(7 * 40 * steps)
+    of = lambda name, more: [name, ["--ckpt", str(ckpt), "--data", data, "--out", f"{folder}/{name}.pt", *more.split()]]
+    return [
+        ["pretrain", ["--out", f"{folder}/pretrain", "--tokens", n_tokens, "--keep", n_tokens, *PRETRAIN.split()]],
+        of("sft", f"--steps {steps} --batch 7 --max_prompt 40 --max_response 8 --lr 4e-5 --schedule constant --micro_tokens 60"),
+        of("grpo", f"--steps {steps} --micro_tokens 60 {RL}"),
+        of("parallel", f"--steps {steps // 4} --micro_tokens 60 --sft_batch 7 --sft_lr 1e-6 {RL}"),
+        ["evaluate", ["--ckpt", f"{folder}/grpo.pt", "--data", data, "--out", f"{folder}/rows.jsonl", *EVALUATE.split()]],
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(base, tmp_path_factory):
+    """The same by one process: 20 steps, and 4 where starting the ranks takes long enough."""
+    folders = {}
+    for steps in (20, 4):
+        folders[steps] = tmp_path_factory.mktemp(f"alone{steps}")
+        for name, argv in stages(folders[steps], base[0] / "4K.pt", base[1], steps):
+            one(name, argv)
+    return folders
+
+
+def distance(a, b):
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+def tokens(out):
+    """Every sampled token of every step."""
+    return [[group["tokens"] for group in row["groups"]] for row in log(out, "rollouts")]
+
+
+def compare(alone, folder):
+    (start,) = (p for p in alone.glob("pretrain/*.pt"))
+    apart = {"pretrain": distance(start, folder / "pretrain" / start.name)}
+    apart |= {name: distance(alone / f"{name}.pt", folder / f"{name}.pt") for name in ("sft", "grpo", "parallel")}
+    print("\nlargest difference of a weight from one process's:", {name: f"{d:.1e}" for name, d in apart.items()})
+    assert all(0 <= d < 1e-5 for d in apart.values()), apart
+    for name in ("grpo", "parallel"):
+        assert tokens(alone / f"{name}.pt") == tokens(folder / f"{name}.pt")
+        assert any(row["mixed"] > 0 for row in log(alone / f"{name}.pt"))
+    mine, theirs = ([json.loads(line)["problems"] for line in open(f / "rows.jsonl")] for f in (alone, folder))
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("ranks, steps", [(2, 20), (4, 4)])
+def test_every_stage_on_several_ranks_is_the_run_of_one(base, alone, tmp_path, ranks, steps):
+    torchrun(tmp_path, stages(tmp_path, base[0] / "4K.pt", base[1], steps), "--standalone", f"--nproc_per_node={ranks}")
+    compare(alone[steps], tmp_path)
+
+
+def test_two_agents_are_two_nodes(base, alone, tmp_path):
+    """Rendezvous on loopback, one process each: the weights are sharded within a node and replicated across (HSDP)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    how = ["--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=test", "--local_addr=127.0.0.1"]
+    torchrun(tmp_path, stages(tmp_path, base[0] / "4K.pt", base[1], 4), *how, agents=2)
+    compare(alone[4], tmp_path)
+
+
+def command(folder, base, steps, **more):
+    flags = RL.split() + [f"--{name}={value}" for name, value in dict(steps=steps, save_every=1, **more).items()]
+    return ["grpo", ["--ckpt", str(base[0] / "4K.pt"), "--data", base[1], "--out", f"{folder}/rl.pt", *flags]]
+
+
+def test_a_killed_rank_is_started_again_and_nothing_is_lost(base, tmp_path):
+    """SIGKILL of rank 1 in an update; torchrun starts both ranks again; the weights end with the same bits."""
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    straight.mkdir(), killed.mkdir()
+    torchrun(straight, [command(straight, base, 6)], "--standalone", "--nproc_per_node=2")
+    said = torchrun(killed, [command(killed, base, 6)], "--standalone", "--nproc_per_node=2", "--max_restarts=3", die="step 4, update")
+    assert "going on from step 3" in said  # the second start's words
+    assert same_bits(straight / "rl.pt", killed / "rl.pt")
+    assert tokens(straight / "rl.pt") == tokens(killed / "rl.pt") and len(tokens(killed / "rl.pt")) == 6
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(base, tmp_path, monkeypatch):
+    """Three steps by one process, then two ranks, and the other way round: the state file knows no number of ranks."""
+    whole, mixed = command(tmp_path / "whole", base, 6), command(tmp_path / "mixed", base, 6)
+    one(*whole)
+    note = common.phase
+
+    def stop(text):
+        if text == "step 4, sampling":
+            raise Killed
+        note(text)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(common, "phase", stop)
+        one(*mixed)
+    said = torchrun(tmp_path, [mixed], "--standalone", "--nproc_per_node=2", die="step 6, update", ok=False)
+    assert "going on from step 3" in said
+    one(*mixed)  # from step 5, which two ranks saved
+    assert distance(tmp_path / "whole" / "rl.pt", tmp_path / "mixed" / "rl.pt") < 1e-5
+    assert tokens(tmp_path / "whole" / "rl.pt") == tokens(tmp_path / "mixed" / "rl.pt")
+
+
+def test_ranks_with_nothing_to_learn_from_keep_in_step(base, tmp_path):
+    """One prompt for two ranks; then all rewards equal and no KL, so that no rank has a micro-batch."""
+    (tmp_path / "r.py").write_text("def score(response, problem):\n    return 0.5\n")
+    few = command(tmp_path / "few", base, 2, prompts=1, mini_batches=1)
+    silent = command(tmp_path / "silent", base, 2, kl=0.0, reward=f"{tmp_path}/r.py:score")
+    torchrun(tmp_path, [few, silent], "--standalone", "--nproc_per_node=2")
+    assert all(row["scored"] == row["tokens"] for row in log(tmp_path / "few" / "rl.pt"))
+    assert [(row["scored"], row["grad_norm"]) for row in log(tmp_path / "silent" / "rl.pt")] == [(0, 0)] * 2
+
+
+def test_a_rank_that_does_not_come_is_named(base, tmp_path, monkeypatch):
+    """A reward that hangs on rank 1 in its second step: the others say where they wait and for whom, then give up."""
+    (tmp_path / "r.py").write_text(HANGS)
+    monkeypatch.setenv("DIST_TIMEOUT", "5")
+    argv = command(tmp_path, base, 3, reward=f"{tmp_path}/r.py:score")[1]
+    said = run("grpo.py", *[a.replace("--n", "--samples") if a == "--n" else a for a in argv], ranks=2, ok=False)
+    assert "rank 0 has been in 'step 2, sampling, waiting for other ranks' for" in said
+    assert "rank 1 is in 'step 2, sampling'" in said and "grpo.py: rank 0 in 'step 2, sampling, waiting for other ranks': " in said
+    assert "RuntimeError" in said[said.index("Root Cause") :]  # torchrun's own summary, of the rank that failed first
+
+
+HANGS = """
+import os, time
+calls = 0
+def score(response, problem):
+    global calls
+    calls += 1
+    if os.environ["RANK"] == "1" and calls > 13:  # one to try it, 3 prompts x 4 in step 1
+        time.sleep(1000)
+    return 0.5 * len(response) % 1
+"""
+
+
+def test_groups_are_dealt_so_that_ranks_finish_together():
+    assert distributed.deal([5, 1, 4, 2], 2) == [0, 0, 1, 1] and distributed.deal([], 3) == []
+    costs = torch.randint(1, 2000, (64,), generator=torch.Generator().manual_seed(0)).tolist()
+    to = distributed.deal(costs, 8)
+    loads = [sum(c for c, r in zip(costs, to) if r == rank) for rank in range(8)]
+    assert max(loads) < 1.02 * sum(costs) / 8  # by number of groups alone it is 1.2 and more
+
+
+def test_a_wrong_timeout_is_one_line(monkeypatch):
+    monkeypatch.setenv("DIST_TIMEOUT", "soon")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(common.UserError, match="DIST_TIMEOUT=soon is not a number of seconds"):
+        common.start_processes()
