@@ -282,7 +282,7 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
     sums = dict.fromkeys(names, 0.0)
     for members, packed in micro_batches(groups, chosen, config):
         if not members:
-            common.idle_pass(model, reference)
+            common.idle_pass(model, reference if config.kl else None)
             continue
         to = packed.tokens.device
         advantage = torch.stack([groups.advantages[g, i] for g, i in members]).to(to)[packed.sequence]  # (R,)

@@ -298,12 +298,12 @@ def on_two_ranks(rank, folder):
         groups = grpo.Groups(pick(whole.problems), pick(whole.prompts), pick(whole.rollouts), mine)
         groups.rewards, groups.advantages = whole.rewards[mine], whole.advantages[mine]
         config = replace(CONFIG, prompts=4, n=4, micro_tokens=30 + 1000 * rank, **changes)  # unequal numbers of micro-batches
-        model, reference = tiny(), tiny()
+        model, reference = common.shard(tiny()), tiny()
         reference.init_weights(7)
         grpo.old_logprobs(model, groups, config)
-        grpo.policy_backward(model, reference, groups, [0, 1], config)
+        grpo.policy_backward(model, common.shard(reference), groups, [0, 1], config)
         common.sync_and_clip(model, float("inf"))
-        results.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+        results.append(torch.cat([p.grad.full_tensor().flatten() for p in model.parameters()]))
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
