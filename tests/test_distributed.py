@@ -144,9 +144,8 @@ def command(folder, base, steps, **more):
 def test_a_killed_rank_is_started_again_and_nothing_is_lost(base, tmp_path):
     """SIGKILL of rank 1 in an update; torchrun starts both ranks again; the weights end with the same bits."""
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    straight.mkdir(), killed.mkdir()
-    torchrun(straight, [command(straight, base, 6)], "--standalone", "--nproc_per_node=2")
-    said = torchrun(killed, [command(killed, base, 6)], "--standalone", "--nproc_per_node=2", "--max_restarts=3", die="step 4, update")
+    commands = [command(killed, base, 6), command(straight, base, 6)]  # it dies in the first of them
+    said = torchrun(tmp_path, commands, "--standalone", "--nproc_per_node=2", "--max_restarts=3", die="step 4, update")
     assert "going on from step 3" in said  # the second start's words
     assert same_bits(straight / "rl.pt", killed / "rl.pt")
     assert tokens(straight / "rl.pt") == tokens(killed / "rl.pt") and len(tokens(killed / "rl.pt")) == 6
