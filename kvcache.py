@@ -53,21 +53,21 @@ class DenseCache:
     def reserve(self, slots: np.ndarray, own: np.ndarray) -> bool:
         width, columns = self.own[0][0].shape[::2][:2]
         if own.max() > columns:
-            self.pack(torch.arange(width), width, max(2 * columns, int(own.max())))
+            self.pack(None, width, max(2 * columns, int(own.max())))
         self.T = int(own.max())
         return True
 
-    def pack(self, slots: torch.Tensor, width: int, columns: int) -> None:
-        """Lay the own tokens of `slots` out anew, as the first of `width` slots of `columns` tokens each (or fewer, where the
+    def pack(self, slots: torch.Tensor | None, width: int, columns: int) -> None:
+        """Lay the own tokens of `slots` (None: all) out anew, as the first of `width` slots of `columns` tokens each (or fewer, where the
         store ends): not many more than needed, since rows that stand far apart are slow to read."""
         columns = min(columns, len(self.store[0][0]) // (width * self.heads * self.D))
 
         def move(store, old):
-            kept = old[slots, :, : self.T]  # a copy: old and new overlap
+            kept = old[:, :, : self.T].clone() if slots is None else old[slots, :, : self.T]  # copies: old and new overlap
             new = store[: width * self.heads * columns * self.D].view(width, self.heads, columns, self.D)
-            new[: len(slots), :, : self.T] = kept
-            new[: len(slots), :, self.T :] = 0.0
-            new[len(slots) :] = 0.0
+            new[: len(kept), :, : self.T] = kept
+            new[: len(kept), :, self.T :] = 0.0
+            new[len(kept) :] = 0.0
             return new
 
         self.own = [(move(a, k), move(b, v)) for (a, b), (k, v) in zip(self.store, self.own)]
