@@ -189,7 +189,7 @@ def test_ranks_with_nothing_to_learn_from_keep_in_step(base, tmp_path):
 def test_a_rank_that_does_not_come_is_named(base, tmp_path, monkeypatch):
     """A reward that hangs on rank 1 in its second step: the others say where they wait and for whom, then give up."""
     (tmp_path / "r.py").write_text(HANGS)
-    monkeypatch.setenv("DIST_TIMEOUT", "5")
+    monkeypatch.setenv("DIST_TIMEOUT", "20")  # more than ranks start apart on a machine that stalls
     argv = command(tmp_path, base, 3, reward=f"{tmp_path}/r.py:score")[1]
     said = run("grpo.py", *[a.replace("--n", "--samples") if a == "--n" else a for a in argv], ranks=2, ok=False)
     assert "rank 0 has been in 'step 2, sampling, waiting for other ranks' for" in said
