@@ -104,7 +104,7 @@ def quiet_padding(weights: dict, model: Transformer, encoding) -> None:
     they are. Seen at toy scale (1.5M tokens): random rows would hold 6e-4 of the probability there, these hold 7e-6.
     """
     if PAD in encoding.special_tokens_set:
-        head = weights["lm_head.weight"]
+        head = weights["lm_head.weight"] = weights["lm_head.weight"].clone()  # on one CPU process they are the model's own
         head[model.config.vocab_size :] = head[pad_token(encoding)].clone()
 
 

@@ -33,3 +33,12 @@ def test_the_command_prints_a_row_for_each_run(tmp_path):
     assert [(r["work"], r["program"]) for r in rows] == [(w, f"ours, {s} slots") for w in ("same", "mix") for s in (2, 6)]
     assert rows[0]["tokens"] == 24 and all(r["tokens_per_s"] > 0 and 0 < r["roofline"] < 2 for r in rows) and said.count("ours, ") == 4
     assert "--preset" in run("bench.py", "sample", "--preset", "2B", ok=False)
+
+
+@pytest.mark.parametrize("what, rows", [("train", ["pretrain", "sft", "rl update"]), ("step", ["refresh", "sample", "old log-probs", "update"])])
+def test_training_and_a_whole_step_print_their_rows(what, rows, tmp_path):
+    sizes = ["--prompts", "4", "--n", "3", "--new", "6", "--prompt_tokens", "5", "--batch", "2", "--seq_len", "16", "--repeats", "1"]
+    said = run("bench.py", what, *sizes, "--out", tmp_path / "rows.jsonl")
+    written = common.read_rows(str(tmp_path / "rows.jsonl"))
+    assert [r.get("step") or r["phase"] for r in written] == rows and all(r["tokens"] > 0 and r["seconds"] > 0 for r in written)
+    assert all(f"{row} " in said for row in rows)
