@@ -1,7 +1,7 @@
 """Arithmetic of a model on a machine: FLOPs, memory, seconds. Each formula names its source or how it comes about.
 
 P parameters, L layers, d d_model, V rows of the head, T tokens of context, N GPUs. Weights, gradients and moments are fp32 and
-sharded over the GPUs (FSDP2); the block being computed is gathered in bf16. Nothing runs: a model is built on the meta device.
+sharded over the GPUs (FSDP2); the block being computed is gathered in fp32 and cast to bf16. Nothing runs: a model is built on the meta device.
 plan.py says with it what a command would take.
 """
 
@@ -176,9 +176,10 @@ def hold_training(plan: Plan, tokens: float, predicted: float, moments: int = 2,
         plan.memory["second copy of the weights, sharded"] = 4 * weight_copies * P["all"] / N
     around = {"gradients, fp32, sharded": 4 * P["all"] / N}  # freed by zero_grad
     if not cpu:
-        # the block in use and the next one in bf16, and the whole gradient of one in fp32 until it is reduced; embedding and
-        # head likewise, once each, and the head once more in fp32, in which its logits are computed
-        around["gathered: two blocks, embedding, head; their gradients"] = (2 * 2 + 4) * P["block"] + (2 * (2 + 4) + 4) * P["head"]
+        # the block in use and the next one in fp32, and the whole gradient of one until it is reduced; embedding and head
+        # likewise, once each. Autocast's bf16 casts of the blocks are what their products keep for the backward pass
+        around["gathered: two blocks, embedding, head; their gradients"] = (2 * 4 + 4) * P["block"] + 2 * (4 + 4) * P["head"]
+        around["casts of the blocks to bf16, kept for the backward pass"] = 2 * P["block"] * shape.n_layers
         # backward through the MLP: gradients of three d_ff-wide tensors and of a few of the stream (two of them fp32)
         around["gradients inside a block, bf16"] = tokens * (6 * shape.d_ff + 12 * shape.d_model)
     mode = "cpu" if cpu else "compiled"

@@ -98,7 +98,7 @@ PRESETS = {
     ),
     "1B": dict(val_every=25, micro_tokens=8192),
     "1B-60B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25, micro_tokens=8192),
-    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25, micro_tokens=4096),
+    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25, micro_tokens=4096, kv_memory=0.3),
 }  # fmt: skip
 SETTINGS = {
     "written": dict(format_score=0.1, pick="random"),
