@@ -83,7 +83,7 @@ PRESETS = {
     "small": dict(data="toy", steps=80, prompts=128, n=16, max_prompt=256, max_response=128, mini_batches=2, lr=1e-4, slots=2048),
     "1B": dict(val_every=20, micro_tokens=8192),
     "1B-60B": dict(data="openmath", val_every=20, micro_tokens=8192),
-    "4B": dict(data="openmath", val_every=20, micro_tokens=4096),
+    "4B": dict(data="openmath", val_every=20, micro_tokens=4096, kv_memory=0.3),
 }  # fmt: skip
 SETTINGS = {
     "written": dict(normalize="std", format_score=0.1, kl=1e-3),
