@@ -6,12 +6,13 @@ then by the setting (fidelity to the paper), then by a flag; the resolved values
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import fcntl
 import functools
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -236,14 +237,14 @@ def pack(prompts: list[list[int]], responses: list[list[int]], prompt_of: list[i
 
 def autocast():
     """bf16 matrix products on a GPU; nothing on a CPU."""
-    return torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda")
+    return torch.autocast("cuda", torch.bfloat16) if device().type == "cuda" else contextlib.nullcontext()
 
 
 def response_logprobs(model, packed: Packed, temperature: float = 1.0):
     """(log-prob, logsumexp, entropy) of every response token, each (R,)."""
     with autocast():
         hidden = model.hidden(packed.tokens, packed.lengths, packed.continues)  # (N, d_model)
-    return model.logprobs(hidden[packed.predict], packed.targets, temperature)
+        return model.logprobs(hidden[packed.predict], packed.targets, temperature)
 
 
 def idle_pass(model, reference=None) -> None:
@@ -290,7 +291,7 @@ def schedule(kind: str, step: int, steps: int, warmup: int = 0, floor: float = 0
 # ---------------------------------------------------------------------------------------------- checkpoints and resume
 
 # change cost, not results
-KNOBS = {"ckpt", "out", "save_every", "log_every", "samples_every", "save_rollouts", "micro_tokens", "slots", "kv_memory", "progress"}
+KNOBS = {"ckpt", "out", "save_every", "log_every", "samples_every", "save_rollouts", "micro_tokens", "slots", "kv_memory", "progress", "compile", "checkpoint_activations"}
 
 
 def recorded(config) -> dict:
@@ -307,6 +308,19 @@ def open_parent(config):
     """The checkpoint a recipe starts from, on this rank's device -> (model, facts)."""
     model, facts = load_checkpoint(config.ckpt, mmap=world() > 1)  # the ranks of a node read one copy
     return model.to(device()), {**facts, "tokenizer": tokenizer_of(facts, config.ckpt)}
+
+
+def prepare(model, config):
+    """The model as the flags say it computes, sharded over the ranks. Make the optimizer after it."""
+    model.fp32_head = config.fp32_head
+    for block in model.layers:
+        block.checkpoint = config.checkpoint_activations
+    if config.compile:
+        compilers = [os.environ.get("CXX", "g++"), "clang++"]
+        there = importlib.util.find_spec("triton") if torch.cuda.is_available() else any(map(shutil.which, compilers))
+        check(there, "--compile needs " + ("triton" if torch.cuda.is_available() else f"a C++ compiler ({' or '.join(compilers)})") + "; --no-compile does without")
+        model.fuse()
+    return shard(model)
 
 
 def tokenizer_of(facts: dict, ckpt: str) -> str:

@@ -9,6 +9,7 @@ Weights, gradients and their sums are fp32, and bf16 is autocast's business as o
 with the number of ranks, only the order in which gradients are added does.
 """
 
+import ctypes
 import functools
 import math
 import os
@@ -40,12 +41,22 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def keep_freed_memory() -> None:
+    """On a CPU with glibc: freed blocks of up to 32 MB stay with the process. By default they go back to the system and every
+    page is cleared again when it is next touched, which takes 5 to 10 % of a toy training step."""
+    mallopt = None if torch.cuda.is_available() else getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, the largest it takes
+
+
 def start_processes() -> None:
     """Join torchrun's group where there is one: nccl between GPUs, gloo on CPU. One process is world size 1.
 
     DIST_TIMEOUT: seconds that ranks wait for each other before all give up; more than the slowest rank's sampling takes.
     """
     cuda = torch.cuda.is_available()
+    keep_freed_memory()
     if cuda:
         torch.cuda.set_device(device())
     if "RANK" in os.environ:

@@ -55,6 +55,7 @@ class Config:
     beta2: float = 0.999  # AdamW; beta1 is 0.9
     weight_decay: float = 0.01  # on all weights
     grad_clip: float = 1.0  # global norm
+    fp32_head: bool = False  # on a GPU: factors of the head's products in fp32, not bf16; exact and slow
     clip_low: float = 0.2  # the ratio of new to old probability counts down to 1 - clip_low
     clip_high: float = 0.2  # and up to 1 + clip_high
     dual_clip: float = 3.0  # bound on the ratio where the advantage is negative; 0 is off
@@ -69,6 +70,8 @@ class Config:
     slots: int = 256  # rollouts decoded at a time, per rank
     kv_memory: float = 0.4  # share of a GPU's free memory for keys and values while sampling
     micro_tokens: int = 16_384  # tokens per forward pass and rank
+    compile: bool = False  # fuse what surrounds attention: faster; a minute at the start, and a C++ compiler on a CPU
+    checkpoint_activations: bool = False  # keep each block's input alone and compute the rest again going back: little memory, a third more work
     save_every: int = 20  # steps between saves to resume from
     log_every: int = 1  # steps between printed lines
     samples_every: int = 10  # steps between decoded samples in the log
@@ -81,9 +84,9 @@ PRESETS = {
         slots=512, micro_tokens=8192, save_every=10, log_every=10,
     ),
     "small": dict(data="toy", steps=80, prompts=128, n=16, max_prompt=256, max_response=128, mini_batches=2, lr=1e-4, slots=2048),
-    "1B": dict(val_every=20, micro_tokens=8192),
-    "1B-60B": dict(data="openmath", val_every=20, micro_tokens=8192),
-    "4B": dict(data="openmath", val_every=20, micro_tokens=4096, kv_memory=0.3),
+    "1B": dict(val_every=20, micro_tokens=8192, compile=True),
+    "1B-60B": dict(data="openmath", val_every=20, micro_tokens=8192, compile=True),
+    "4B": dict(data="openmath", val_every=20, micro_tokens=4096, kv_memory=0.3, compile=True),
 }  # fmt: skip
 SETTINGS = {
     "written": dict(normalize="std", format_score=0.1, kl=1e-3),
@@ -435,8 +438,8 @@ def main(config: Config) -> None:
     encoding = common.open_tokenizer(parent, model)
     problems, held_out = load_prompts(config, encoding)
     own_reward = load_reward(config.reward, problems[0])
-    reference = common.shard(common.open_parent(config)[0].requires_grad_(False)) if config.kl else None
-    common.shard(model)
+    reference = common.prepare(common.open_parent(config)[0].requires_grad_(False), config) if config.kl else None
+    common.prepare(model, config)
     optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
     print0(
         f"{config.steps} steps of {config.prompts} prompts x {config.n} = {config.prompts * config.n} rollouts, {config.mini_batches} updates each; "

@@ -9,6 +9,8 @@ decoder itself is written once.
     python model.py out/4B.pt        prints the facts of a checkpoint
 """
 
+import functools
+import inspect
 import json
 import os
 import sys
@@ -17,6 +19,12 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+try:
+    from torch.nn.attention.varlen import varlen_attn  # flash attention over packed sequences
+except ImportError:
+    varlen_attn = None
 
 torch.set_float32_matmul_precision("highest")  # fp32 means fp32: parity and reproducibility before speed
 
@@ -76,7 +84,28 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+        if x.is_cuda or torch.compiler.is_compiling():
+            return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+        return Normalise.apply(x.float(), self.weight.float(), self.eps).to(x.dtype)
+
+
+class Normalise(torch.autograd.Function):
+    """RMSNorm in half the passes over memory that torch takes on a CPU. With r = 1 / rms(x) and g the gradient of the result,
+    d weight = sum over tokens of g x r, and dx = r (g weight - x r^2 mean(g weight x))."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()  # (N, 1)
+        r = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, r)
+        return (x * r).mul_(weight)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight, r = ctx.saved_tensors
+        gx = g * x  # (N, width)
+        mean = (gx @ weight)[:, None] / x.shape[-1]  # (N, 1)
+        return (g * weight).addcmul_(x, mean * r.square(), value=-1).mul_(r), r[:, 0] @ gx, None
 
 
 def rope_angles(positions: torch.Tensor, config: ModelConfig) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,11 +139,15 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(kv_width, config.norm_eps)
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend) -> torch.Tensor:
+        q, k, v = self.queries_keys_values(x, cos, sin)
+        out = attend(self.layer, q, k, v)  # (N, n_heads, head_dim)
+        return self.o_proj(out.flatten(-2))  # (N, d_model)
+
+    def queries_keys_values(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor):
         q = self.q_norm(self.q_proj(x)).unflatten(-1, (-1, self.head_dim))  # (N, n_heads, head_dim)
         k = self.k_norm(self.k_proj(x)).unflatten(-1, (-1, self.head_dim))  # (N, n_kv_heads, head_dim)
         v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))  # (N, n_kv_heads, head_dim)
-        out = attend(self.layer, rope(q, cos, sin), rope(k, cos, sin), v)  # (N, n_heads, head_dim)
-        return self.o_proj(out.flatten(-2))  # (N, d_model)
+        return rope(q, cos, sin), rope(k, cos, sin), v
 
 
 class MLP(nn.Module):
@@ -131,6 +164,8 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """x + norm(attention(x)), then x + norm(mlp(x)): OLMo2 normalises what a sublayer writes, not what it reads."""
 
+    checkpoint = False  # keep x alone for the backward pass, and compute the rest again there
+
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.self_attn = Attention(config, layer)
@@ -139,12 +174,23 @@ class Block(nn.Module):
         self.post_feedforward_layernorm = RMSNorm(config.d_model, config.norm_eps)
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend) -> torch.Tensor:
-        x = x + self.post_attention_layernorm(self.self_attn(x, cos, sin, attend))
+        if self.checkpoint and torch.is_grad_enabled():
+            return checkpoint(self.compute, x, cos, sin, attend, use_reentrant=False, preserve_rng_state=False)
+        return self.compute(x, cos, sin, attend)
+
+    def compute(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend) -> torch.Tensor:
+        return self.add(x, self.self_attn(x, cos, sin, attend))
+
+    def add(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        x = x + self.post_attention_layernorm(attended)
         return x + self.post_feedforward_layernorm(self.mlp(x))
 
 
 class Transformer(nn.Module):
     """The decoder. Parameter names are Hugging Face's for OLMo2, without their `model.` prefix."""
+
+    fp32_head = False  # under autocast the head's factors are bf16 like all others, unless this is set; sums are fp32 always
+    fuse_head = False  # what follows the head's products is compiled as well
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -184,17 +230,32 @@ class Transformer(nn.Module):
         With `padding` all rows are there, as in programs that do not know which are padding.
         """
         rows = self.config.padded_vocab_size if padding else self.config.vocab_size
-        with torch.autocast(hidden.device.type, enabled=False):  # the head stays fp32 where the blocks run in bf16
-            return F.linear(hidden.float(), self.lm_head.weight[:rows].float())
+        dtype = self.head_dtype(hidden)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return product(hidden.to(dtype), self.lm_head.weight[:rows].to(dtype).T)
 
-    def logprobs(self, hidden, targets, temperature: float = 1.0, chunk: int = 8192):
+    def head_dtype(self, hidden: torch.Tensor) -> torch.dtype:
+        kind = hidden.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and not self.fp32_head else torch.float32
+
+    def logprobs(self, hidden, targets, temperature: float = 1.0, chunk: int | None = None):
         """Of each target under logits / temperature: (log-prob, logsumexp, entropy), each (N,) fp32.
 
         The one place where logits become log-probs: every loss uses it, at the sampler's temperature. The entropy
-        carries no gradient: it is a metric here, not a bonus.
+        carries no gradient: it is a metric here, not a bonus. `chunk`: tokens whose logits exist at a time; by default 1 GB
+        of them on a GPU, and what stays in a CPU's cache.
         """
         weight = self.lm_head.weight[: self.config.vocab_size]  # padding rows have no probability
-        return LogProbs.apply(hidden, weight, targets, temperature, chunk)
+        chunk = chunk or max(256, (2**28 if hidden.is_cuda else 2**19) // len(weight))
+        return LogProbs.apply(hidden, weight, targets, temperature, chunk, self.head_dtype(hidden), self.fuse_head)
+
+    def fuse(self) -> None:
+        """Compile what surrounds attention, region by region, for any number of tokens: norms, RoPE, SwiGLU and residuals are
+        then few passes over memory. All blocks share the compiled code."""
+        for block in self.layers:
+            block.self_attn.queries_keys_values = torch.compile(block.self_attn.queries_keys_values, dynamic=True)
+            block.add = torch.compile(block.add, dynamic=True)
+        self.fuse_head = True
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -218,68 +279,88 @@ class LogProbs(torch.autograd.Function):
     """log_softmax(hidden @ weight.T / temperature) at the targets, in chunks of tokens, with its own backward.
 
     Logits of 16k tokens and a 100k vocabulary are 6.6 GB in fp32, and their gradient as much again. Here they exist
-    for `chunk` tokens at a time, in both passes: the backward computes a chunk's logits again.
-        d logp   / d logits = onehot(target) - p
-        d logsumexp / d logits = p
+    for `chunk` tokens at a time, in both passes: the backward pass computes a chunk's logits again. `dtype` is that of the
+    factors of the three products; their sums and all else are fp32.
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, temperature, chunk):
+    def forward(ctx, hidden, weight, targets, temperature, chunk, dtype, fuse):
         logp, lse, entropy = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(3))
-        p = None
-        for start in range(0, len(hidden), chunk):
-            at = slice(start, start + chunk)
-            logits = LogProbs.scaled_logits(hidden[at], weight, temperature)  # (chunk, vocab_size)
-            all_logp = logits.log_softmax(-1)  # (chunk, vocab_size)
-            logp[at] = all_logp.gather(-1, targets[at, None])[:, 0]
-            lse[at] = logits[:, 0] - all_logp[:, 0]
-            p = all_logp.exp()
-            entropy[at] = -torch.linalg.vecdot(p, all_logp)
-        one_chunk = len(hidden) <= chunk  # then p is small enough to keep
-        ctx.save_for_backward(hidden, weight, targets, lse, p if one_chunk else None)
-        ctx.temperature, ctx.chunk = temperature, chunk
+        with torch.autocast(hidden.device.type, enabled=False):
+            h, w, read = hidden.to(dtype), weight.to(dtype), fused(read_logits) if fuse else read_logits
+            for start in range(0, len(hidden), chunk):
+                at = slice(start, start + chunk)
+                logp[at], lse[at], entropy[at] = read(product(h[at], w.T), targets[at], temperature)
+        ctx.save_for_backward(hidden, weight, targets, lse)
+        ctx.how = temperature, chunk, dtype, fuse
         ctx.mark_non_differentiable(entropy)
         return logp, lse, entropy
 
     @staticmethod
-    def scaled_logits(hidden, weight, temperature):
-        logits = F.linear(hidden.float(), weight.float())
-        return logits if temperature == 1.0 else logits / temperature
-
-    @staticmethod
     def backward(ctx, grad_logp, grad_lse, _):
-        hidden, weight, targets, lse, p = ctx.saved_tensors
+        (hidden, weight, targets, lse), (temperature, chunk, dtype, fuse) = ctx.saved_tensors, ctx.how
+        h, w, slope = hidden.to(dtype), weight.to(dtype), fused(slope_of_logits) if fuse else slope_of_logits
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
-        for start in range(0, len(hidden), ctx.chunk):
-            at = slice(start, start + ctx.chunk)
-            if p is None or len(hidden) > ctx.chunk:
-                p = LogProbs.scaled_logits(hidden[at], weight, ctx.temperature).sub_(lse[at, None]).exp_()
-            to_target, to_all = grad_logp[at, None] / ctx.temperature, (grad_lse - grad_logp)[at, None] / ctx.temperature
-            d = (p * to_all).scatter_add_(-1, targets[at, None], to_target).to(hidden.dtype)  # (chunk, vocab_size)
-            grad_hidden[at] = d @ weight
-            grad_weight += (d.T @ hidden[at]).float()
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+        for start in range(0, len(hidden), chunk):
+            at = slice(start, start + chunk)
+            d = slope(product(h[at], w.T), targets[at], lse[at], grad_logp[at], grad_lse[at], temperature).to(dtype)
+            grad_hidden[at] = product(d, w)
+            grad_weight += product(d.T, h[at])
+        return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None, None
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(N, D) @ (D, M) in fp32, of factors in fp32 or bf16."""
+    if a.is_cuda and a.dtype == torch.bfloat16:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()
+
+
+def read_logits(logits, targets, temperature):
+    """(chunk, V), overwritten, and targets (chunk,) -> log-prob of the targets, logsumexp, entropy, (chunk,) each."""
+    logits = logits.div_(temperature) if temperature != 1.0 else logits
+    highest = logits.amax(-1, keepdim=True)  # (chunk, 1)
+    at_target = logits.gather(-1, targets[:, None])  # (chunk, 1)
+    p = (logits - highest).exp_()  # (chunk, V), not normalised
+    total = p.sum(-1, keepdim=True)  # (chunk, 1)
+    lse = highest + total.log()
+    entropy = lse - p.mul_(logits).sum(-1, keepdim=True) / total
+    return (at_target - lse)[:, 0], lse[:, 0], entropy[:, 0]
+
+
+def slope_of_logits(logits, targets, lse, grad_logp, grad_lse, temperature):
+    """The loss's gradient in the logits (chunk, V), which are overwritten: d logp = onehot(target) - p, d logsumexp = p."""
+    p = logits.div_(temperature).sub_(lse[:, None]).exp_()
+    d = p.mul_(((grad_lse - grad_logp) / temperature)[:, None])
+    return d.scatter_add_(-1, targets[:, None], (grad_logp / temperature)[:, None])
+
+
+@functools.cache
+def fused(function):
+    return torch.compile(function, dynamic=True)
 
 
 def causal_attention(lengths: list[int], device, continues: list[int] | None = None):
     """`attend` for packed sequences: each token sees itself and what came before it in its own sequence.
 
-    Sequences of one length are a plain (B, T) batch. Otherwise q, k, v are laid out right-padded for attention alone
-    (the rest of the network never sees padding): a causal query never looks right, so the padding needs no mask.
+    Sequences of one length are a plain (B, T) batch. Otherwise flash attention takes the pack as it is, on a GPU in bf16;
+    elsewhere q, k, v are laid out right-padded for attention alone (the rest of the network never sees padding): a causal
+    query never looks right, so the padding needs no mask.
     """
     if continues:
         return branching_attention(lengths, device, continues)
     B, T = len(lengths), max(lengths)
-    ragged = min(lengths) < T
-    if ragged:
-        to_padded, real = (x.to(device) for x in padded_index(start_of_each(lengths), torch.tensor(lengths)))
-        to_packed = real.flatten().nonzero()[:, 0]  # (N,) index into B*T
+    if min(lengths) == T:
+        return lambda layer, q, k, v: sdpa(*(x.unflatten(0, (B, T)) for x in (q, k, v)), is_causal=True).flatten(0, 1)
+    ends = ends_of_each(lengths, device)
+    to_padded, real = (x.to(device) for x in padded_index(start_of_each(lengths), torch.tensor(lengths)))
+    to_packed = real.flatten().nonzero()[:, 0]  # (N,) index into B*T
 
     def attend(layer, q, k, v):
-        if ragged:
-            q, k, v = (x.index_select(0, to_padded) for x in (q, k, v))  # (B*T, heads, head_dim)
-        out = sdpa(*(x.unflatten(0, (B, T)) for x in (q, k, v)), is_causal=True).flatten(0, 1)  # (B*T, n_heads, head_dim)
-        return out.index_select(0, to_packed) if ragged else out
+        if takes_packed(q):
+            return packed_attention(q, k, v, ends, ends, T, T)  # (N, n_heads, head_dim)
+        q, k, v = (x.index_select(0, to_padded).unflatten(0, (B, T)) for x in (q, k, v))  # (B, T, heads, head_dim)
+        return sdpa(q, k, v, is_causal=True).flatten(0, 1).index_select(0, to_packed)
 
     return attend
 
@@ -290,25 +371,44 @@ def branching_attention(lengths: list[int], device, continues: list[int]):
     roots = causal_attention(lengths[:n_roots], device)
     N, starts, sizes = sum(lengths[:n_roots]), start_of_each(lengths), torch.tensor(lengths)
     shared, own = sizes[continues], sizes[n_roots:]  # (C,) tokens of each branch's beginning, and its own
-    to_queries, real = padded_index(starts[n_roots:] - N, own)  # (C*Tq,) into the branches' tokens; (C, Tq)
     column = torch.arange(int((shared + own).max()))[None]  # (1, Tk)
     of_shared, of_own = starts[continues][:, None] + column, starts[n_roots:, None] + column - shared[:, None]  # (C, Tk)
     is_key = column < (shared + own)[:, None]  # (C, Tk)
-    to_keys = torch.where(column < shared[:, None], of_shared, torch.where(is_key, of_own, 0)).flatten()  # (C*Tk,) into N
-    last_seen = shared[:, None] + torch.arange(real.shape[1])[None]  # (C, Tq) query j sees the beginning and own 0 .. j
-    unseen = (column[:, None] > last_seen[:, :, None])[:, None].to(device)  # (C, 1, Tq, Tk)
-    mask = torch.zeros(unseen.shape, device=device).masked_fill_(unseen, float("-inf"))
-    (C, Tq), Tk = real.shape, column.shape[1]
-    to_queries, to_keys, to_packed = to_queries.to(device), to_keys.to(device), real.flatten().nonzero()[:, 0].to(device)
+    index = torch.where(column < shared[:, None], of_shared, torch.where(is_key, of_own, 0))  # (C, Tk) into N
+    keys_packed, ends_q, ends_k = index[is_key].to(device), ends_of_each(own, device), ends_of_each(shared + own, device)
+    longest_q, longest_k = int(own.max()), column.shape[1]
+
+    @functools.cache
+    def padded():
+        to_queries, real = padded_index(starts[n_roots:] - N, own)  # (C*Tq,) into the branches' tokens; (C, Tq)
+        last_seen = shared[:, None] + torch.arange(real.shape[1])[None]  # (C, Tq) query j sees the beginning and own 0 .. j
+        unseen = (column[:, None] > last_seen[:, :, None])[:, None].to(device)  # (C, 1, Tq, Tk)
+        mask = torch.zeros(unseen.shape, device=device).masked_fill_(unseen, float("-inf"))
+        return to_queries.to(device), index.flatten().to(device), real.flatten().nonzero()[:, 0].to(device), mask
 
     def attend(layer, q, k, v):
         of_roots = roots(layer, q[:N], k[:N], v[:N])  # (N, n_heads, head_dim)
-        queries = q[N:].index_select(0, to_queries).unflatten(0, (C, Tq))
-        keys, values = (x.index_select(0, to_keys).unflatten(0, (C, Tk)) for x in (k, v))
+        if takes_packed(q):
+            keys, values = (x.index_select(0, keys_packed) for x in (k, v))
+            return torch.cat((of_roots, packed_attention(q[N:], keys, values, ends_q, ends_k, longest_q, longest_k)))
+        to_queries, to_keys, to_packed, mask = padded()
+        queries = q[N:].index_select(0, to_queries).unflatten(0, (len(own), -1))  # (C, Tq, n_heads, head_dim)
+        keys, values = (x.index_select(0, to_keys).unflatten(0, (len(own), -1)) for x in (k, v))  # (C, Tk, n_kv_heads, head_dim)
         out = sdpa(queries, keys, values, attn_mask=mask.to(q.dtype)).flatten(0, 1)  # (C*Tq, n_heads, head_dim)
         return torch.cat((of_roots, out.index_select(0, to_packed)))
 
     return attend
+
+
+def takes_packed(q: torch.Tensor) -> bool:
+    """Whether flash attention for packed sequences runs here; older versions of it know no window, which is how it is made causal."""
+    return q.is_cuda and q.dtype == torch.bfloat16 and varlen_attn is not None and "window_size" in inspect.signature(varlen_attn).parameters
+
+
+def packed_attention(q, k, v, ends_q, ends_k, longest_q: int, longest_k: int) -> torch.Tensor:
+    """q (Nq, n_heads, head_dim), k and v (Nk, n_kv_heads, head_dim): each sequence's queries are the last of its keys, and causal."""
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) if q.shape[1] > k.shape[1] else x for x in (k, v))
+    return varlen_attn(q, k, v, ends_q, ends_k, longest_q, longest_k, window_size=(-1, 0))
 
 
 def sdpa(q, k, v, **how) -> torch.Tensor:
@@ -320,6 +420,11 @@ def sdpa(q, k, v, **how) -> torch.Tensor:
 def start_of_each(lengths: list[int]) -> torch.Tensor:
     """Where each packed sequence begins, (B,)."""
     return torch.tensor([0, *lengths[:-1]]).cumsum(0)
+
+
+def ends_of_each(lengths, device) -> torch.Tensor:
+    """0, then where each packed sequence ends, (B + 1,) int32."""
+    return F.pad(torch.as_tensor(lengths).cumsum(0), (1, 0)).int().to(device)
 
 
 def padded_index(starts: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -75,12 +75,15 @@ class Config:
     beta2: float = 0.999  # AdamW; beta1 is 0.9
     weight_decay: float = 0.01  # on all weights, in each optimizer
     grad_clip: float = 1.0  # global norm, of each half
+    fp32_head: bool = False  # on a GPU: factors of the head's products in fp32, not bf16; exact and slow
     val: int = 1_000  # held-out problems, one greedy response each; at most a quarter of a set without a split for it
     val_every: int = 0  # steps between validations; 0 is none, and holds nothing out
     # cost only
     slots: int = 256  # rollouts decoded at a time, per rank
     kv_memory: float = 0.4  # share of a GPU's free memory for keys and values while sampling
     micro_tokens: int = 16_384  # tokens per forward pass and rank
+    compile: bool = False  # fuse what surrounds attention: faster; a minute at the start, and a C++ compiler on a CPU
+    checkpoint_activations: bool = False  # keep each block's input alone and compute the rest again going back: little memory, a third more work
     save_every: int = 20  # steps between saves to resume from
     log_every: int = 1  # steps between printed lines
     samples_every: int = 10  # steps between decoded samples in the log
@@ -96,9 +99,9 @@ PRESETS = {
         data="toy", steps=80, prompts=128, n=16, max_prompt=256, max_response=128, mini_batches=2, lr=1e-4, sft_batch=128, sft_lr=3e-4,
         sft_schedule="cosine", slots=2048,
     ),
-    "1B": dict(val_every=25, micro_tokens=8192),
-    "1B-60B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25, micro_tokens=8192),
-    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25, micro_tokens=4096, kv_memory=0.3),
+    "1B": dict(val_every=25, micro_tokens=8192, compile=True),
+    "1B-60B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25, micro_tokens=8192, compile=True),
+    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, val_every=25, micro_tokens=4096, kv_memory=0.3, compile=True),
 }  # fmt: skip
 SETTINGS = {
     "written": dict(format_score=0.1, pick="random"),
@@ -184,8 +187,8 @@ def main(config: Config) -> None:
     problems, held_out = load_prompts(config, encoding)
     own_reward = load_reward(config.reward, problems[0])
     data = load_examples(config, encoding, problems)
-    reference = common.shard(common.open_parent(config)[0].requires_grad_(False)) if config.kl else None
-    common.shard(model)
+    reference = common.prepare(common.open_parent(config)[0].requires_grad_(False), config) if config.kl else None
+    common.prepare(model, config)
     rl_optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
     optimizers = [rl_optimizer]  # the other modes have one
     if config.mode == "parallel":

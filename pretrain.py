@@ -41,7 +41,10 @@ class Config:
     weight_decay: float = 0.1  # on everything but the input embedding, as OLMo2
     z_loss: float = 1e-5  # weight of mean(logsumexp^2)
     grad_clip: float = 1.0  # global norm
+    fp32_head: bool = False  # on a GPU: factors of the head's products in fp32, not bf16; exact and slow
     micro_tokens: int = 16_384  # tokens per forward pass and rank; memory only
+    compile: bool = False  # fuse what surrounds attention: faster; a minute at the start, and a C++ compiler on a CPU
+    checkpoint_activations: bool = False  # keep each block's input alone and compute the rest again going back: little memory, a third more work
     save_every: int = 500  # steps between saves to resume from
     log_every: int = 100  # steps between printed lines
 
@@ -54,9 +57,9 @@ PRESETS = {
     "small": dict(
         tokenizer="toy", tokens="300M", keep="50M,100M,200M,300M", batch=512, seq_len=128, lr=2e-3, warmup="5M", z_loss=0.0,
     ),
-    "1B": dict(data="dolmino-50B"),
-    "1B-60B": dict(data="dolmino-60B", tokens="60B", keep="10B,20B,30B,34B,44B,56B"),
-    "4B": dict(data="dolmino-50B", keep="10B,28B", micro_tokens=8192),
+    "1B": dict(data="dolmino-50B", compile=True),
+    "1B-60B": dict(data="dolmino-60B", tokens="60B", keep="10B,20B,30B,34B,44B,56B", compile=True),
+    "4B": dict(data="dolmino-50B", keep="10B,28B", micro_tokens=8192, compile=True),
 }  # fmt: skip
 
 
@@ -92,7 +95,7 @@ def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
     B, T = tokens.shape
     with common.autocast():
         hidden = model.hidden(tokens.flatten(), [T] * B).view(B, T, -1)  # (B, T, d_model)
-    logp, lse, _ = model.logprobs(hidden[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())  # (B*(T-1),)
+        logp, lse, _ = model.logprobs(hidden[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())  # (B*(T-1),)
     nll = -logp.sum()
     return nll, nll + z_loss * lse.square().sum()
 
@@ -120,7 +123,7 @@ def main(config: Config) -> None:
         return
     corpus = corpus_of(config, folder, steps * tokens_per_step)  # (rows, seq_len)
     model = new_model(config)
-    common.shard(model)
+    common.prepare(model, config)
     optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay, decay_embedding=False)
     passes = steps * config.batch / len(corpus)
     print0(

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import kvcache
 from distributed import is_sharded, own_weights, whole
 from kvcache import DenseCache, PagedCache
-from model import Transformer, causal_attention
+from model import Transformer, causal_attention, product
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # of a decode step on a GPU: a graph each
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio as a signed int64: the increment of splitmix64
@@ -159,15 +159,16 @@ class Sampler:
     copy of the weights as they are multiplied and the recorded CUDA graphs. In fp32 the model itself is sampled from, unless
     it is sharded: then a whole copy is.
 
-    bf16: as autocast multiplies (default: on a GPU). fp32_head: logits in fp32, as in training; else from bf16 weights.
+    bf16: as autocast multiplies (default: on a GPU). fp32_head: the head's factors stay fp32 (default: as the model trains).
     paged: keep keys and values in pages (default: on a GPU); their number is `pages`, or what fits into `memory`, a
     share of the GPU's free memory.
     """
 
-    def __init__(self, model: Transformer, slots: int = 512, bf16=None, fp32_head=True, paged=None, pages: int | None = None, memory: float = 0.4):
+    def __init__(self, model: Transformer, slots: int = 512, bf16=None, fp32_head=None, paged=None, pages: int | None = None, memory: float = 0.4):
         self.device = model.lm_head.weight.device
         self.cuda = self.device.type == "cuda"
         self.bf16, self.paged = (self.cuda if x is None else x for x in (bf16, paged))
+        fp32_head = model.fp32_head if fp32_head is None else fp32_head
         self.model = weights_as_multiplied(model, fp32_head, self.bf16) if self.bf16 or is_sharded(model) else model
         self.slots, self.pages, self.memory = slots, pages, memory
         self.interval = 8 if self.cuda else 1  # steps between two looks at which rollouts have ended
@@ -348,15 +349,13 @@ class Sampler:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(A, d_model) -> (A, V) fp32."""
-        head = self.model.lm_head.weight
-        if head.dtype == torch.float32 or not self.cuda:
-            return self.model.logits(hidden.to(head.dtype))
-        return torch.mm(hidden.to(head.dtype), head[: self.model.config.vocab_size].T, out_dtype=torch.float32)
+        head = self.model.lm_head.weight[: self.model.config.vocab_size]
+        return product(hidden.to(head.dtype), head.T)
 
 
 def weights_as_multiplied(model: Transformer, fp32_head: bool, bf16: bool = True) -> Transformer:
-    """A plain copy with the matrices in bf16 that autocast would cast at each use. Embedding, norms and by default the head stay
-    fp32; without `bf16` all do."""
+    """A plain copy with the matrices in bf16 that autocast would cast at each use. Embedding and norms stay fp32, with
+    `fp32_head` the head too; without `bf16` all do."""
     stays = lambda name, p: not bf16 or p.ndim < 2 or name == "embed_tokens.weight" or name == "lm_head.weight" and fp32_head
     with torch.device("meta"):
         copy = Transformer(model.config)

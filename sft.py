@@ -38,11 +38,14 @@ class Config:
     beta2: float = 0.999  # AdamW; beta1 is 0.9
     weight_decay: float = 0.01  # on all weights
     grad_clip: float = 1.0  # global norm
+    fp32_head: bool = False  # on a GPU: factors of the head's products in fp32, not bf16; exact and slow
     loss: str = "mean"  # over the response tokens of a step, or their sum
     shuffle: bool = True  # a new order every pass; the authors kept the file's
     max_prompt: int = 512  # tokens; problems with a longer prompt are left out
     max_response: int = 512  # tokens; a longer solution is cut and loses its end token
     micro_tokens: int = 16_384  # tokens per forward pass and rank; memory only
+    compile: bool = False  # fuse what surrounds attention: faster; a minute at the start, and a C++ compiler on a CPU
+    checkpoint_activations: bool = False  # keep each block's input alone and compute the rest again going back: little memory, a third more work
     save_every: int = 200  # steps between saves to resume from
     log_every: int = 10  # steps between printed lines
 
@@ -50,9 +53,9 @@ class Config:
 PRESETS = {
     "toy": dict(data="toy", steps=300, batch=32, lr=1e-3, schedule="cosine", max_prompt=160, max_response=64, save_every=100, log_every=100),
     "small": dict(data="toy", steps=400, batch=128, lr=3e-4, schedule="cosine", max_prompt=256, max_response=128),
-    "1B": {},
-    "1B-60B": dict(data="openmath", max_prompt=2560, max_response=1024),  # the authors' SFT on one solution ran at 5e-4 here
-    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, micro_tokens=8192),  # and here
+    "1B": dict(compile=True),
+    "1B-60B": dict(data="openmath", max_prompt=2560, max_response=1024, compile=True),  # the authors' SFT on one solution ran at 5e-4 here
+    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, micro_tokens=8192, compile=True),  # and here
 }
 SETTINGS = {"written": dict(pick="random"), "run": dict(loss="sum", shuffle=False), "controlled": {}}
 
@@ -138,7 +141,7 @@ def main(config: Config) -> None:
         return
     common.check_length(model, config.max_prompt + config.max_response)
     data = load_examples(config, common.open_tokenizer(parent, model))
-    common.shard(model)
+    common.prepare(model, config)
     optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
     print0(f"{config.steps} steps of {config.batch} solutions = {config.steps * config.batch / len(data):.1f} passes")
     resume = common.Resume(out, config, model, optimizer)
