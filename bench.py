@@ -13,7 +13,7 @@ once per step and layer, at the bandwidth measured by copying; per cent of it th
 the run on a GPU, that of the process so far on a CPU.
 
     python bench.py train --peer             # one optimizer step of pre-training, SFT and the RL update; and transformers'
-    python bench.py train --preset 1B --batch 8 --seq_len 4096 --peer --compile      # its model compiled too
+    python bench.py train --preset 1B --batch 8 --seq_len 4096 --peer --compile      # both compiled too
     python bench.py step                     # one whole GRPO step by phase
 
 MFU: 6 FLOPs per multiplying weight and token, and attention counted over all pairs, of 989 TFLOP/s (H100 and H200, bf16,
@@ -253,6 +253,9 @@ def bench_train(args) -> list[dict]:
     print(f"{model.num_parameters():,} parameters; {where(device)}; matrix products at {rate / 1e12:.3f} TFLOP/s; MFU of {peak / 1e12:.3f} TFLOP/s\n")
     print(f"{'step':<10} {'program':<26} {'tokens':>8} {'seconds':>8} {'tokens/s':>9} {'MFU':>5} {'of matmul':>9} {'peak GB':>8}")
     programs = {"ours": model}
+    if args.compile:
+        programs["ours, compiled"] = new_model(args)
+        programs["ours, compiled"].fuse()
     if args.peer:
         programs["transformers"] = peer_of(model).float().train().requires_grad_(True)
         if args.compile:
@@ -263,7 +266,7 @@ def bench_train(args) -> list[dict]:
         for name, program in programs.items():
             optimizer = torch.optim.AdamW(program.parameters(), lr=1e-6, fused=True)
 
-            def run(program=program, optimizer=optimizer, ours=name == "ours", sequences=sequences, backward=ours_backward):
+            def run(program=program, optimizer=optimizer, ours="ours" in name, sequences=sequences, backward=ours_backward):
                 backward(program) if ours else peer_backward(program, sequences, args.micro_tokens)
                 common.clipped_step(program, optimizer, 1.0)
 
@@ -272,13 +275,13 @@ def bench_train(args) -> list[dict]:
                 torch.cuda.reset_peak_memory_stats()
             seconds = float(np.median([clocked(run, device) for _ in range(args.repeats or 5)]))
             n_tokens = sum(map(len, sequences))
-            work = flops(model, [len(s) for s in sequences], computed if name == "ours" else n_tokens)
+            work = flops(model, [len(s) for s in sequences], computed if "ours" in name else n_tokens)
             memory = peak_bytes(device)
             speeds[name] = n_tokens / seconds
             rows.append({"step": step, "program": name, "tokens": n_tokens, "seconds": seconds, "tokens_per_s": speeds[name], "mfu": work / seconds / peak, "of_matmul": work / seconds / rate, "peak_bytes": memory})  # fmt: skip
             print(f"{step:<10} {name:<26} {n_tokens:>8,} {seconds:>8.3f} {speeds[name]:>9,.0f} {work / seconds / peak:>5.0%} {work / seconds / rate:>9.0%} {memory / 1e9:>8.2f}", flush=True)
-        for name in [n for n in speeds if n != "ours"]:
-            print(f"{step}: {speeds['ours'] / speeds[name]:.2f} x {name}")
+        for name in [n for n in speeds if "ours" not in n]:
+            print(f"{step}: " + ", ".join(f"{mine} {speeds[mine] / speeds[name]:.2f} x" for mine in speeds if "ours" in mine) + f" {name}")
     return rows
 
 
@@ -331,15 +334,14 @@ def main() -> None:
     parser.add_argument("--seq_len", type=int, default=256, help="their tokens")
     parser.add_argument("--micro_tokens", type=int, default=8192, help="tokens per forward pass in training")
     parser.add_argument("--peer", action="store_true", help="transformers on the same work as well")
-    parser.add_argument("--compile", action="store_true", help="and transformers' model compiled, in training")
+    parser.add_argument("--compile", action="store_true", help="and our compiled regions and transformers' model compiled, in training")
     parser.add_argument("--batches", type=sizes, default=[128, 256, 512], help="batch sizes of its generate")
     parser.add_argument("--repeats", type=int, default=0, help="runs of each: the fastest of 2 in sample, the median of 5 in train")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--out", default="", help="a jsonl to append the rows to")
     args = parser.parse_args()
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")  # the head's products in TF32, as in the training scripts
+    common.keep_freed_memory()  # as the training scripts do
     rows = {"sample": bench_sample, "train": bench_train, "step": bench_step}[args.what](args)
     for row in rows if args.out else []:
         common.append_row(args.out, {**row, "what": args.what, "where": where(common.device()), "args": vars(args), "code": common.code_version()})

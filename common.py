@@ -31,7 +31,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from data import UserError
 from data.tokenizer import get_tokenizer
 from distributed import (  # noqa: F401  the scripts write common.rank() and so on
-    Phase, all_max, all_sum, barrier, clipped_step, deal, device, exchange, full_state, full_weights, gather_objects, in_step, own_weights,
+    Phase, all_max, all_sum, barrier, clipped_step, deal, device, exchange, full_state, full_weights, gather_objects, in_step, keep_freed_memory, own_weights,
     peak_memory, phase, print0, put_state, put_weights, rank, shard, start_processes, sync_and_clip, world,
 )  # fmt: skip
 from model import load_checkpoint, read_facts, read_file, save_checkpoint, write_aside
