@@ -22,9 +22,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 try:
-    from torch.nn.attention.varlen import varlen_attn  # flash attention over packed sequences
+    from torch.nn.attention.varlen import varlen_attn
+
+    HAS_VARLEN = "window_size" in inspect.signature(varlen_attn).parameters  # (-1, 0) is causal; versions without it are left alone
 except ImportError:
-    varlen_attn = None
+    HAS_VARLEN = False
 
 torch.set_float32_matmul_precision("highest")  # fp32 means fp32: parity and reproducibility before speed
 
@@ -401,8 +403,8 @@ def branching_attention(lengths: list[int], device, continues: list[int]):
 
 
 def takes_packed(q: torch.Tensor) -> bool:
-    """Whether flash attention for packed sequences runs here; older versions of it know no window, which is how it is made causal."""
-    return q.is_cuda and q.dtype == torch.bfloat16 and varlen_attn is not None and "window_size" in inspect.signature(varlen_attn).parameters
+    """Whether flash attention for packed sequences runs here."""
+    return HAS_VARLEN and q.is_cuda and q.dtype == torch.bfloat16
 
 
 def packed_attention(q, k, v, ends_q, ends_k, longest_q: int, longest_k: int) -> torch.Tensor:
