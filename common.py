@@ -21,6 +21,7 @@ import subprocess
 import sys
 import types
 import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -182,6 +183,16 @@ def batch_indices(n: int, batch: int, step: int, seed: int, purpose: str, shuffl
     """The items of one global batch out of n: pass after pass, each in its own order. A function of (seed, step)."""
     places = range(step * batch, (step + 1) * batch)
     return [int(permutation(n, seed, purpose, i // n)[i % n]) if shuffle else i % n for i in places]
+
+
+def ahead(items):
+    """The same items, each made by a thread while the one before is in use. What making one raises is raised here, in its turn."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:  # left early, it waits for the item it is at
+        following = thread.submit(next, items, end)
+        while (item := following.result()) is not end:
+            following = thread.submit(next, items, end)
+            yield item
 
 
 def micro_batches(lengths: list[int], max_tokens: int) -> list[list[int]]:
