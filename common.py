@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import fcntl
 import functools
+import gc
 import hashlib
 import importlib
 import inspect
@@ -429,6 +430,25 @@ class Resume:
             put_weights(self.reference, state["reference"])
         print0(f"going on from step {state['step']} of {self.folder}")
         return state["step"]
+
+    def steps(self, start: int, steps: int):
+        """The numbers of the steps to do. Between two of them the run is saved, every save_every steps, and garbage collected.
+
+        Python by itself would collect at another time on each rank, and all would wait for it. What is there before the loop is
+        not looked at again: through millions of problems a collection takes seconds, through what a step leaves a millisecond.
+        """
+        gc.disable()
+        gc.collect()
+        gc.freeze()
+        try:
+            for step in range(start, steps):
+                gc.collect()
+                if step > start and step % self.config.save_every == 0:
+                    self.save(step)
+                yield step
+        finally:
+            gc.enable()
+            gc.unfreeze()
 
     def save(self, step: int) -> None:
         """After `step` steps. Whole tensors, in one file that rank 0 writes: the number of ranks may be another when it is read."""

@@ -141,7 +141,7 @@ def main(config: Config) -> None:
     log = common.Log(os.path.join(folder, "pretrain"), start)
     batches = common.ahead(read_batches(config, corpus, range(start, steps)))
     clock, clock_step = time.time(), start
-    for step, passes in zip(range(start, steps), batches):
+    for step, passes in zip(resume.steps(start, steps), batches):
         common.phase(f"step {step + 1}")
         rate = config.lr * common.schedule("cosine", step, steps, common.count(config.warmup) // tokens_per_step, config.floor)
         common.set_lr(optimizer, rate)
@@ -171,8 +171,6 @@ def main(config: Config) -> None:
                 path = os.path.join(folder, keep_at[done] + ".pt")
                 save_checkpoint(path, model, facts, weights)
                 print(f"wrote {path}")
-        if done % config.save_every == 0 and done < steps:
-            resume.save(done)
     if common.rank() == 0:
         resume.drop()
 

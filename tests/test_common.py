@@ -3,6 +3,7 @@
 import gc
 import threading
 import time
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ class Config:
     setting: str = "plain"  # fidelity
     lr: float = 1.0  # peak learning rate, 100 % of it
     steps: int = 1  # optimizer steps
+    save_every: int = 3  # steps
     top_p: float = 1.0  # nucleus
     progress: bool = True  # a bar
     out: str = ""  # output
@@ -155,3 +157,21 @@ def test_items_are_made_ahead_in_order_and_their_errors_come_in_their_turn():
         break
     gc.collect()
     assert threading.active_count() == before
+
+
+class Cycle:
+    pass
+
+
+def test_between_two_steps_the_run_is_saved_and_garbage_collected(tmp_path, monkeypatch):
+    resume, saved, alive = common.Resume(str(tmp_path / "a.pt"), Config(), None), [], []
+    monkeypatch.setattr(resume, "save", saved.append)
+    for step in resume.steps(1, 8):
+        assert not gc.isenabled() and not any(ref() for ref in alive)
+        cycle = Cycle()
+        cycle.itself = cycle
+        alive.append(weakref.ref(cycle))
+        del cycle
+        assert alive[-1]()
+    assert saved == [3, 6] and step == 7  # not after the last one: the result is written instead
+    assert gc.isenabled() and gc.get_freeze_count() == 0
