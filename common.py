@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -434,19 +435,32 @@ class Resume:
     def steps(self, start: int, steps: int):
         """The numbers of the steps to do. Between two of them the run is saved, every save_every steps, and garbage collected.
 
+        SIGTERM ends the run after the step it is in, saved; one rank that got it is enough. It comes from Slurm, before a time
+        limit or at preemption, or from torchrun, which passes it on and kills after 30 s (--shutdown_timeout). The status is 143,
+        a shell's word for SIGTERM: with 0, whatever waits for the result would start without it. A torchrun that got the signal
+        itself starts nothing again; one whose ranks alone got it does (--max_restarts), and goes on.
+
         Python by itself would collect at another time on each rank, and all would wait for it. What is there before the loop is
         not looked at again: through millions of problems a collection takes seconds, through what a step leaves a millisecond.
         """
+        asked = []  # to stop
+        before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
         gc.disable()
         gc.collect()
         gc.freeze()
         try:
             for step in range(start, steps):
                 gc.collect()
-                if step > start and step % self.config.save_every == 0:
+                stop = all_max(len(asked))[0] > 0
+                if step > start and (stop or step % self.config.save_every == 0):
                     self.save(step)
+                if stop:
+                    barrier()  # no rank leaves before the state is written
+                    print0(f"stopped by SIGTERM after step {step}; the same command goes on from there")
+                    sys.exit(128 + signal.SIGTERM)
                 yield step
         finally:
+            signal.signal(signal.SIGTERM, before)
             gc.enable()
             gc.unfreeze()
 

@@ -8,9 +8,11 @@ step as large as the rate, and two ranks add in another order than one. The comp
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -137,7 +139,7 @@ def test_two_agents_are_two_nodes(base, alone, tmp_path):
 
 
 def command(folder, base, steps, **more):
-    flags = RL.split() + [f"--{name}={value}" for name, value in dict(steps=steps, save_every=1, **more).items()]
+    flags = RL.split() + [f"--{name}={value}" for name, value in ({"steps": steps, "save_every": 1} | more).items()]
     return ["grpo", ["--ckpt", str(base[0] / "4K.pt"), "--data", base[1], "--out", f"{folder}/rl.pt", *flags]]
 
 
@@ -149,6 +151,46 @@ def test_a_killed_rank_is_started_again_and_nothing_is_lost(base, tmp_path):
     assert "going on from step 3" in said  # the second start's words
     assert same_bits(straight / "rl.pt", killed / "rl.pt")
     assert tokens(straight / "rl.pt") == tokens(killed / "rl.pt") and len(tokens(killed / "rl.pt")) == 6
+
+
+@pytest.mark.parametrize("name", ["pretrain", "sft", "grpo", "parallel"])
+def test_sigterm_saves_and_the_same_command_goes_on(base, alone, tmp_path, monkeypatch, capsys, name):
+    """One process. It gets the signal in its second step, which it ends; nothing was to be saved by itself so early."""
+    (argv,) = (argv for stage, argv in stages(tmp_path, base[0] / "4K.pt", base[1], 20) if stage == name)
+    note = common.phase
+
+    def ask(text):
+        note(text)
+        if text in ("step 2", "step 2, update"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(common, "phase", ask)
+        one(name, argv)
+    said = "stopped by SIGTERM after step 2; the same command goes on from there"
+    assert left.value.code == 143 and capsys.readouterr().out.splitlines()[-1] == said
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # Python's own again
+    one(name, argv)
+    assert "going on from step 2 of" in capsys.readouterr().out
+    (straight,) = [*alone[20].glob("pretrain/*.pt")] if name == "pretrain" else [alone[20] / f"{name}.pt"]
+    assert same_bits(straight, tmp_path / straight.relative_to(alone[20]))
+
+
+def test_sigterm_to_torchrun_saves_and_the_same_command_goes_on(base, tmp_path):
+    """Two ranks of a script as users run it, then both runs to their end; torchrun does not start the ranks again."""
+    straight, stopped = command(tmp_path / "straight", base, 12, save_every=100), command(tmp_path / "stopped", base, 12, save_every=100)
+    argv = [a.replace("--n", "--samples") if a == "--n" else a for a in stopped[1]]
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=3", "grpo.py", *argv]
+    running = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while running.poll() is None and not log(tmp_path / "stopped" / "rl.pt"):
+        time.sleep(0.01)
+    running.terminate()
+    said = running.communicate(timeout=60)[0]
+    assert running.returncode and said.count("stopped by SIGTERM after step") == 1 and said.count("2 process(es)") == 1, said
+    said = torchrun(tmp_path, [stopped, straight], "--standalone", "--nproc_per_node=2")
+    assert "going on from step" in said
+    assert same_bits(tmp_path / "straight" / "rl.pt", tmp_path / "stopped" / "rl.pt")
+    assert tokens(tmp_path / "straight" / "rl.pt") == tokens(tmp_path / "stopped" / "rl.pt")
 
 
 class Killed(Exception):
