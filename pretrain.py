@@ -139,7 +139,7 @@ def main(config: Config) -> None:
     resume = common.Resume(os.path.join(folder, "pretrain"), config, model, optimizer)
     start = resume.load()
     log = common.Log(os.path.join(folder, "pretrain"), start)
-    batches = common.ahead(read_batches(config, corpus, range(start, steps)))
+    batches = common.ahead(read_batches(config, corpus, range(start, steps)))  # the next one is read while this one is computed
     clock, clock_step = time.time(), start
     for step, passes in zip(resume.steps(start, steps), batches):
         common.phase(f"step {step + 1}")
