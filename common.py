@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import fcntl
 import functools
+import gc
 import hashlib
 import importlib.util
 import inspect
@@ -18,10 +19,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import types
 import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -183,6 +186,16 @@ def batch_indices(n: int, batch: int, step: int, seed: int, purpose: str, shuffl
     """The items of one global batch out of n: pass after pass, each in its own order. A function of (seed, step)."""
     places = range(step * batch, (step + 1) * batch)
     return [int(permutation(n, seed, purpose, i // n)[i % n]) if shuffle else i % n for i in places]
+
+
+def ahead(items):
+    """The same items, each made by a thread while the one before is in use. What making one raises is raised here, in its turn."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:  # left early, it waits for the item it is at
+        following = thread.submit(next, items, end)
+        while (item := following.result()) is not end:
+            following = thread.submit(next, items, end)
+            yield item
 
 
 def micro_batches(lengths: list[int], max_tokens: int) -> list[list[int]]:
@@ -432,6 +445,38 @@ class Resume:
             put_weights(self.reference, state["reference"])
         print0(f"going on from step {state['step']} of {self.folder}")
         return state["step"]
+
+    def steps(self, start: int, steps: int):
+        """The numbers of the steps to do. Between two of them the run is saved, every save_every steps, and garbage collected.
+
+        SIGTERM ends the run after the step it is in, saved; one rank that got it is enough. It comes from Slurm, before a time
+        limit or at preemption, or from torchrun, which passes it on and kills after 30 s (--shutdown_timeout). The status is 143,
+        a shell's word for SIGTERM: with 0, whatever waits for the result would start without it. A torchrun that got the signal
+        itself starts nothing again; one whose ranks alone got it does (--max_restarts), and goes on.
+
+        Python by itself would collect at another time on each rank, and all would wait for it. What is there before the loop is
+        not looked at again: through millions of problems a collection takes seconds, through what a step leaves a millisecond.
+        """
+        asked = []  # to stop
+        before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+        gc.disable()
+        gc.collect()
+        gc.freeze()
+        try:
+            for step in range(start, steps):
+                gc.collect()
+                stop = all_max(len(asked))[0] > 0
+                if step > start and (stop or step % self.config.save_every == 0):
+                    self.save(step)
+                if stop:
+                    barrier()  # no rank leaves before the state is written
+                    print0(f"stopped by SIGTERM after step {step}; the same command goes on from there")
+                    sys.exit(128 + signal.SIGTERM)
+                yield step
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            gc.enable()
+            gc.unfreeze()
 
     def save(self, step: int) -> None:
         """After `step` steps. Whole tensors, in one file that rank 0 writes: the number of ranks may be another when it is read."""

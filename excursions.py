@@ -14,6 +14,7 @@ import argparse
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -120,7 +121,10 @@ def tasks_of_seed(args, seed: int) -> list[Task]:
 
 
 def run(tasks: list[Task], args, lock) -> list[Task]:
-    """Work through the table with `workers` commands at a time, the first ready one first -> the tasks that failed."""
+    """Work through the table with `workers` commands at a time, the first ready one first -> the tasks that failed.
+
+    SIGTERM is passed on to the commands that run: a stage saves the step it is in and leaves, and so does the study.
+    """
     logs = os.path.join(args.out, "logs")
     os.makedirs(logs, exist_ok=True)
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
@@ -129,8 +133,17 @@ def run(tasks: list[Task], args, lock) -> list[Task]:
         environment |= {"OMP_NUM_THREADS": str(threads), "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
     waiting, running, failed = [t for t in tasks if not t.done()], {}, []
     total, started = len(waiting), time.time()
+    asked = []  # to stop
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     try:
         while waiting or running:
+            if asked:
+                for process in running:
+                    process.terminate()
+                for process in running:
+                    process.wait()
+                print("excursions.py: stopped by SIGTERM; the same command goes on", file=sys.stderr)
+                sys.exit(128 + signal.SIGTERM)
             for process, (task, log, since) in list(running.items()):
                 if process.poll() is None:
                     continue
@@ -156,6 +169,8 @@ def run(tasks: list[Task], args, lock) -> list[Task]:
         for process in running:  # they got the interrupt too, and go on from their last save next time
             process.wait()
         sys.exit("excursions.py: interrupted; the same command goes on")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return failed
 
 

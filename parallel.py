@@ -213,7 +213,7 @@ def main(config: Config) -> None:
     start = resume.load()
     log = StepLog(out, start, config)
     sampler = Sampler(model, config.slots, memory=config.kv_memory)
-    for step in range(start, config.steps):
+    for step in resume.steps(start, config.steps):
         common.phase(f"step {step + 1}, SFT")
         clock, sft = time.time(), []  # sft: (loss, gradient norm) of each SFT update
         for i in sft_before(config, step):
@@ -259,8 +259,6 @@ def main(config: Config) -> None:
             sampler.refresh(model)
             metrics |= validate(sampler, held_out, encoding, config, step, own_reward)
         log.write(done, metrics, seconds, samples)
-        if done % config.save_every == 0 and done < config.steps:
-            resume.save(done)
     resume.finish(out, common.make_facts(config, common.lineage(parent, config.mode), config.steps, parent))
 
 

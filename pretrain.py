@@ -90,6 +90,15 @@ def corpus_of(config: Config, folder: str, n_tokens: int):
     return open_corpus(*wanted)
 
 
+def read_batches(config: Config, corpus, steps):
+    """This rank's rows of each of these steps, in passes of about micro_tokens: lists of (b, seq_len). A function of (seed, step)."""
+    b = max(1, config.micro_tokens // config.seq_len)  # rows per pass
+    for step in steps:
+        rows = common.batch_indices(len(corpus), config.batch, step, config.seed, "pretrain")[common.rank() :: common.world()]
+        passes = [torch.from_numpy(corpus[rows[i : i + b]].astype("int64")) for i in range(0, len(rows), b)]
+        yield [tokens.pin_memory() for tokens in passes] if common.device().type == "cuda" else passes
+
+
 def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
     """tokens (B, T) -> (sum of -log p of tokens 1..T-1, the same plus z_loss * logsumexp^2)."""
     B, T = tokens.shape
@@ -133,21 +142,19 @@ def main(config: Config) -> None:
     resume = common.Resume(os.path.join(folder, "pretrain"), config, model, optimizer)
     start = resume.load()
     log = common.Log(os.path.join(folder, "pretrain"), start)
+    batches = common.ahead(read_batches(config, corpus, range(start, steps)))  # the next one is read while this one is computed
     clock, clock_step = time.time(), start
-    for step in range(start, steps):
+    for step, passes in zip(resume.steps(start, steps), batches):
         common.phase(f"step {step + 1}")
         rate = config.lr * common.schedule("cosine", step, steps, common.count(config.warmup) // tokens_per_step, config.floor)
         common.set_lr(optimizer, rate)
-        rows = common.batch_indices(len(corpus), config.batch, step, config.seed, "pretrain")[common.rank() :: common.world()]
         n_targets = config.batch * (config.seq_len - 1)  # of the step, all ranks: the one denominator
         total_nll = 0.0
-        rows_per_pass = max(1, config.micro_tokens // config.seq_len)
-        for some in common.in_step([rows[i : i + rows_per_pass] for i in range(0, len(rows), rows_per_pass)]):
-            if some is None:
+        for tokens in common.in_step(passes):
+            if tokens is None:
                 common.idle_pass(model)
                 continue
-            tokens = torch.from_numpy(corpus[some].astype("int64")).to(common.device())  # (b, seq_len)
-            nll, loss = next_token_loss(model, tokens, config.z_loss)
+            nll, loss = next_token_loss(model, tokens.to(common.device(), non_blocking=True), config.z_loss)
             (loss / n_targets).backward()
             total_nll += nll.detach()
         grad_norm = common.clipped_step(model, optimizer, config.grad_clip)
@@ -167,8 +174,6 @@ def main(config: Config) -> None:
                 path = os.path.join(folder, keep_at[done] + ".pt")
                 save_checkpoint(path, model, facts, weights)
                 print(f"wrote {path}")
-        if done % config.save_every == 0 and done < steps:
-            resume.save(done)
     if common.rank() == 0:
         resume.drop()
 

@@ -147,7 +147,7 @@ def main(config: Config) -> None:
     resume = common.Resume(out, config, model, optimizer)
     start = resume.load()
     log = common.Log(out, start)
-    for step in range(start, config.steps):
+    for step in resume.steps(start, config.steps):
         common.phase(f"step {step + 1}")
         clock = time.time()
         rate = config.lr * common.schedule(config.schedule, step, config.steps)
@@ -160,8 +160,6 @@ def main(config: Config) -> None:
         log.write(done, **metrics, lr=rate, seconds=time.time() - clock)
         if done % config.log_every == 0 or done == config.steps:
             print0(f"step {done:5d}/{config.steps} | loss {metrics['loss']:.4f} | grad norm {metrics['grad_norm']:6.2f} | lr {rate:.2e}")
-        if done % config.save_every == 0 and done < config.steps:
-            resume.save(done)
     resume.finish(out, common.make_facts(config, common.lineage(parent, recipe), config.steps, parent))
 
 

@@ -1,5 +1,9 @@
 """Flags, batches, schedule, resume files, logs."""
 
+import gc
+import threading
+import time
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 
@@ -16,6 +20,7 @@ class Config:
     setting: str = "plain"  # fidelity
     lr: float = 1.0  # peak learning rate, 100 % of it
     steps: int = 1  # optimizer steps
+    save_every: int = 3  # steps
     top_p: float = 1.0  # nucleus
     progress: bool = True  # a bar
     out: str = ""  # output
@@ -127,3 +132,46 @@ def test_resume_refuses_another_configuration(tmp_path):
     assert common.Resume(out, Config(out="elsewhere"), model, optimizer).load() == 5  # where it is written changes nothing
     with pytest.raises(common.UserError, match="lr was 1.0 and is now 3.0"):
         common.Resume(out, Config(lr=3.0), model, optimizer).load()
+
+
+def test_items_are_made_ahead_in_order_and_their_errors_come_in_their_turn():
+    made = []
+
+    def items():
+        for i in range(4):
+            made.append((i, threading.get_ident()))
+            yield i
+        raise common.UserError("the corpus ended")
+
+    taken = []
+    with pytest.raises(common.UserError, match="the corpus ended"):
+        for i in common.ahead(items()):
+            while len(made) < min(4, i + 2):  # the next one is made while this one is in use
+                time.sleep(0.001)
+            assert len(made) <= i + 2  # and no more than that
+            taken.append(i)
+    assert taken == [0, 1, 2, 3] and threading.get_ident() not in {thread for _, thread in made}
+    before = threading.active_count()
+    for _ in common.ahead(iter(int, 1)):  # without an end
+        assert threading.active_count() == before + 1
+        break
+    gc.collect()
+    assert threading.active_count() == before
+
+
+class Cycle:
+    pass
+
+
+def test_between_two_steps_the_run_is_saved_and_garbage_collected(tmp_path, monkeypatch):
+    resume, saved, alive = common.Resume(str(tmp_path / "a.pt"), Config(), None), [], []
+    monkeypatch.setattr(resume, "save", saved.append)
+    for step in resume.steps(1, 8):
+        assert not gc.isenabled() and not any(ref() for ref in alive)
+        cycle = Cycle()
+        cycle.itself = cycle
+        alive.append(weakref.ref(cycle))
+        del cycle
+        assert alive[-1]()
+    assert saved == [3, 6] and step == 7  # not after the last one: the result is written instead
+    assert gc.isenabled() and gc.get_freeze_count() == 0

@@ -8,9 +8,11 @@ step as large as the rate, and two ranks add in another order than one. The comp
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -33,18 +35,34 @@ EVALUATE = "--split train --n 4 --k 1,4 --max_response 8"
 PRETRAIN = f"--batch 7 --seq_len 40 --lr 4e-4 --warmup {7 * 40 * 477} --micro_tokens 80"
 
 DRIVER = """
-import json, os, signal, sys
+import io, json, os, signal, sys
 sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+import torch
 import common, test_distributed
-commands, die = json.loads(sys.argv[1])
-note = common.phase
+commands, die, tear = json.loads(sys.argv[1])
+start = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+note, save = common.phase, torch.save
 def phase(text):
     note(text)
-    if text == die and common.rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    if text == die and common.rank() == 1 and start == 0:
         os.kill(os.getpid(), signal.SIGKILL)
+def torn(content, f, **how):
+    to_disk = hasattr(f, "name")  # collectives have tensors pickled in memory
+    tear[start][0] -= to_disk
+    if tear[start][0] or not to_disk:
+        return save(content, f, **how)
+    save(content, whole := io.BytesIO())
+    f.write(whole.getbuffer()[: whole.tell() // 2])
+    f.flush()
+    print("torn:", os.path.basename(f.name), flush=True)
+    for pid in pids[:1] if tear[start][1] == "rank 0" else pids[::-1]:
+        os.kill(pid, signal.SIGKILL)
 common.phase = phase
 sys.argv = ["driver.py"]
 common.start_processes()
+pids = common.gather_objects(os.getpid())
+if start < len(tear):
+    torch.save = torn
 for name, argv in commands:
     test_distributed.one(name, argv)
 """
@@ -56,11 +74,14 @@ def one(name, argv):
     module.main(common.parse_flags(module.Config, module.PRESETS, getattr(module, "SETTINGS", {}), argv, getattr(module, "AFTER_SFT", None)))
 
 
-def torchrun(folder, commands, *how, die="", ok=True, agents=1):
-    """These commands, one after another, in the processes of one torchrun (starting processes takes most of the time)."""
+def torchrun(folder, commands, *how, die="", tear=(), ok=True, agents=1):
+    """These commands, one after another, in the processes of one torchrun (starting processes takes most of the time).
+
+    die: the phase in which rank 1 is killed. tear: for each start (the files that are written, who is killed within the last one).
+    """
     driver = folder / "driver.py"
     driver.write_text(DRIVER.format(root=ROOT))
-    line = [sys.executable, "-m", "torch.distributed.run", *how, str(driver), json.dumps([commands, die])]
+    line = [sys.executable, "-m", "torch.distributed.run", *how, str(driver), json.dumps([commands, die, tear])]
     start = lambda: subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     running = [start() for _ in range(agents)]
     try:
@@ -137,7 +158,7 @@ def test_two_agents_are_two_nodes(base, alone, tmp_path):
 
 
 def command(folder, base, steps, **more):
-    flags = RL.split() + [f"--{name}={value}" for name, value in dict(steps=steps, save_every=1, **more).items()]
+    flags = RL.split() + [f"--{name}={value}" for name, value in ({"steps": steps, "save_every": 1} | more).items()]
     return ["grpo", ["--ckpt", str(base[0] / "4K.pt"), "--data", base[1], "--out", f"{folder}/rl.pt", *flags]]
 
 
@@ -149,6 +170,58 @@ def test_a_killed_rank_is_started_again_and_nothing_is_lost(base, tmp_path):
     assert "going on from step 3" in said  # the second start's words
     assert same_bits(straight / "rl.pt", killed / "rl.pt")
     assert tokens(straight / "rl.pt") == tokens(killed / "rl.pt") and len(tokens(killed / "rl.pt")) == 6
+
+
+def test_a_kill_within_a_save_loses_that_save_only(base, tmp_path):
+    """SIGKILL when half of a file is written: of rank 0 in the second save, then of both in the result."""
+    straight, torn = tmp_path / "straight", tmp_path / "torn"
+    tear = [(2, "rank 0"), (3, "all")]  # first the saves of steps 1 and 2, then those of 2 and 3, and the result
+    commands = [command(torn, base, 4), command(straight, base, 4)]
+    said = torchrun(tmp_path, commands, "--standalone", "--nproc_per_node=2", "--max_restarts=3", tear=tear)
+    words = [line.split(" of ")[0] for line in said.splitlines() if line.startswith(("torn:", "going on"))]
+    assert words == ["torn: state.pt.tmp", "going on from step 1", "torn: rl.pt.tmp", "going on from step 3"], said
+    assert same_bits(straight / "rl.pt", torn / "rl.pt") and tokens(straight / "rl.pt") == tokens(torn / "rl.pt")
+    assert sorted(path.name for path in torn.iterdir()) == ["rl.log.jsonl", "rl.pt", "rl.rollouts.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["pretrain", "sft", "grpo", "parallel"])
+def test_sigterm_saves_and_the_same_command_goes_on(base, alone, tmp_path, monkeypatch, capsys, name):
+    """One process. It gets the signal in its second step, which it ends; nothing was to be saved by itself so early."""
+    (argv,) = (argv for stage, argv in stages(tmp_path, base[0] / "4K.pt", base[1], 20) if stage == name)
+    note = common.phase
+
+    def ask(text):
+        note(text)
+        if text in ("step 2", "step 2, update"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(common, "phase", ask)
+        one(name, argv)
+    said = "stopped by SIGTERM after step 2; the same command goes on from there"
+    assert left.value.code == 143 and capsys.readouterr().out.splitlines()[-1] == said
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # Python's own again
+    one(name, argv)
+    assert "going on from step 2 of" in capsys.readouterr().out
+    (straight,) = [*alone[20].glob("pretrain/*.pt")] if name == "pretrain" else [alone[20] / f"{name}.pt"]
+    assert same_bits(straight, tmp_path / straight.relative_to(alone[20]))
+
+
+def test_sigterm_to_torchrun_saves_and_the_same_command_goes_on(base, tmp_path):
+    """Two ranks of a script as users run it, then both runs to their end; torchrun does not start the ranks again."""
+    straight, stopped = command(tmp_path / "straight", base, 12, save_every=100), command(tmp_path / "stopped", base, 12, save_every=100)
+    argv = [a.replace("--n", "--samples") if a == "--n" else a for a in stopped[1]]
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=3", "grpo.py", *argv]
+    running = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while running.poll() is None and not log(tmp_path / "stopped" / "rl.pt"):
+        time.sleep(0.01)
+    running.terminate()
+    said = running.communicate(timeout=60)[0]
+    assert running.returncode and said.count("stopped by SIGTERM after step") == 1 and said.count("2 process(es)") == 1, said
+    said = torchrun(tmp_path, [stopped, straight], "--standalone", "--nproc_per_node=2")
+    assert "going on from step" in said
+    assert same_bits(tmp_path / "straight" / "rl.pt", tmp_path / "stopped" / "rl.pt")
+    assert tokens(tmp_path / "straight" / "rl.pt") == tokens(tmp_path / "stopped" / "rl.pt")
 
 
 class Killed(Exception):
@@ -198,12 +271,13 @@ def test_a_rank_that_does_not_come_is_named(base, tmp_path, monkeypatch):
 
 
 HANGS = """
-import os, time
+import os, signal, time
 calls = 0
 def score(response, problem):
     global calls
     calls += 1
     if os.environ["RANK"] == "1" and calls > 13:  # one to try it, 3 prompts x 4 in step 1
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # else it waits for the end of the step, and torchrun 30 s for it
         time.sleep(1000)
     return 0.5 * len(response) % 1
 """

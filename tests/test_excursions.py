@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from argparse import Namespace
 
 import pytest
 from conftest import ROOT
 
 import excursions
+from report import read_rows
 
 
 def dry_run(*flags):
@@ -49,6 +51,19 @@ def test_a_failure_is_named_and_stops_only_what_needs_it(tmp_path, capsys):
     failed = excursions.run(tasks, args(tmp_path), excursions.claim(str(tmp_path)))
     assert [t.name for t in failed] == ["a", "b"] and os.path.exists(tmp_path / "c")
     assert "a: 0 s, FAILED" in capsys.readouterr().out.replace("1 s, FAILED", "0 s, FAILED")
+
+
+def test_sigterm_reaches_the_running_command_and_ends_the_study(tmp_path):
+    """To the real study: pre-training saves and leaves, and goes on from there with the next study."""
+    line = [sys.executable, "excursions.py", "--out", str(tmp_path / "o"), "--workers", "1"]
+    study = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while study.poll() is None and len(read_rows(tmp_path / "o" / "pretrain.log.jsonl")) < 3:
+        time.sleep(0.02)
+    study.terminate()
+    _, said = study.communicate(timeout=60)
+    assert study.returncode == 143 and said == "excursions.py: stopped by SIGTERM; the same command goes on\n"
+    assert "stopped by SIGTERM after step" in (tmp_path / "o" / "logs" / "o.pretrain.txt").read_text().splitlines()[-1]
+    assert (tmp_path / "o" / "pretrain.resume" / "state.pt").exists()
 
 
 def test_two_studies_are_not_mixed(tmp_path):

@@ -14,7 +14,8 @@ def test_every_file_it_names_is_there():
 
 
 def test_every_script_and_module_is_in_the_file_map():
-    files = [f for f in os.listdir(ROOT) if f.endswith(".py")] + [f"data/{f}" for f in os.listdir(os.path.join(ROOT, "data")) if f.endswith(".py") and f[0] != "_"]
+    files = [f for f in os.listdir(ROOT) if f.endswith((".py", ".sh"))]
+    files += [f"data/{f}" for f in os.listdir(os.path.join(ROOT, "data")) if f.endswith(".py") and f[0] != "_"]
     assert not [f for f in files if f"`{f}`" not in README]
 
 
