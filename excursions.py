@@ -130,7 +130,7 @@ def run(tasks: list[Task], args, lock) -> list[Task]:
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
     if args.workers > 1:  # one-thread processes side by side do more than one process with all threads, at this size
         threads = max(1, (os.cpu_count() or 1) // args.workers)
-        environment |= {"OMP_NUM_THREADS": str(threads), "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
+        environment["OMP_NUM_THREADS"] = str(threads)
     waiting, running, failed = [t for t in tasks if not t.done()], {}, []
     total, started = len(waiting), time.time()
     asked = []  # to stop
