@@ -22,7 +22,8 @@ from types import SimpleNamespace
 
 import common
 from common import check
-from costs import COPY, GIB, KINDS, ROOM, Machine, Plan, forward_flops, hold_training, kv_bytes_per_token, parameters, sample, store, train_flops
+from costs import COPY, GIB, KINDS, ROOM, Machine, Plan, copy_bytes, forward_flops, hold_training, kv_bytes_per_token, parameters, sample, store
+from costs import train_flops
 from data.benchmarks import BENCHMARKS
 from data.mixes import MIXES
 from data.problems import DOCUMENTED, NAMES
@@ -43,7 +44,7 @@ def plan_pretrain(plan: Plan, config) -> None:
     check_length(plan, config.seq_len, "--seq_len")
     late = [t for t in config.keep.split(",") if common.count(t) > common.count(config.tokens)]
     check(not late, f"--keep {','.join(late)} lies beyond --tokens {config.tokens}")
-    plan.compute("update", steps * per_step, train_flops(plan.shape, steps * per_step, config.seq_len))
+    plan.train("update", steps * per_step, config.seq_len)
     rows = min(max(1, config.micro_tokens // config.seq_len), -(-config.batch // plan.machine.gpus))  # of one forward pass
     hold_training(plan, rows * config.seq_len, rows * (config.seq_len - 1))
     store(plan, len(config.keep.split(",")), 2, 120 * steps)
@@ -56,7 +57,7 @@ def plan_sft(plan: Plan, config) -> None:
     check_length(plan, config.max_prompt + config.max_response)
     solutions = config.steps * config.batch
     tokens, predicted = solutions * (prompt + response), solutions * response
-    plan.compute("update", tokens, train_flops(plan.shape, tokens, prompt + response, predicted))
+    plan.train("update", tokens, prompt + response, predicted)
     pass_tokens = min(config.micro_tokens, tokens / config.steps / plan.machine.gpus)  # of one forward pass
     hold_training(plan, pass_tokens, pass_tokens * predicted / tokens)
     store(plan, 1, 2, 150 * config.steps)
@@ -71,9 +72,10 @@ def plan_rl(plan: Plan, config, moments: int = 2, weight_copies: int = 0) -> Non
     predicted = config.steps * config.prompts * config.n * response
     tokens = predicted + config.steps * config.prompts * prompt
     pass_tokens = min(config.micro_tokens, tokens / config.steps / config.mini_batches / plan.machine.gpus)
-    hold_training(plan, pass_tokens, pass_tokens * predicted / tokens, moments, weight_copies)
+    through_head = pass_tokens * predicted / tokens
+    hold_training(plan, pass_tokens, through_head, moments, weight_copies, keys=through_head / response * context)
     if plan.machine.gpu != "cpu":
-        plan.memory[COPY] = 2 * P["all"] + 2 * P["head"]
+        plan.memory[COPY] = copy_bytes(shape, plan.fp32_head)
     if config.kl:
         plan.memory["reference, fp32, sharded"] = 4 * P["all"] / plan.machine.gpus
     how = (prompt, response, config.slots, config.max_prompt + config.max_response)
@@ -84,7 +86,7 @@ def plan_rl(plan: Plan, config, moments: int = 2, weight_copies: int = 0) -> Non
         plan.compute("old log-probs", tokens, forward_flops(shape, tokens, context, predicted))
     if config.kl:
         plan.compute("reference log-probs", tokens, forward_flops(shape, tokens, context, predicted))
-    plan.compute("update", tokens, train_flops(shape, tokens, context, predicted))
+    plan.train("update", tokens, context, predicted)
     reference = 4 * P["all"] if config.ref_every else 0
     # a log line is about 1.2 KB, two decoded samples 3 KB; a saved token with its log-prob and text about 35 bytes
     store(plan, 1, moments, config.steps * (1200 + 3000 / config.samples_every) + 35 * predicted * config.save_rollouts, reference)
@@ -101,7 +103,7 @@ def plan_parallel(plan: Plan, config) -> None:
     batches = parallel.sft_before(config, config.steps - 1).stop if alternating else config.steps * config.mini_batches
     prompt, response = plan.machine.expected(config.max_prompt, config.max_response)
     tokens = batches * config.sft_batch * (prompt + response)
-    plan.compute("SFT update", tokens, train_flops(plan.shape, tokens, prompt + response, batches * config.sft_batch * response))
+    plan.train("SFT update", tokens, prompt + response, batches * config.sft_batch * response)
 
 
 # tokens of an item, its choices' among them, which share the context: rough means under dolma2; the numbers of items are documented
@@ -113,7 +115,7 @@ def plan_evaluate(plan: Plan, config) -> None:
     shape, P, toy = plan.shape, parameters(plan.shape), config.preset in ("toy", "small")
     plan.memory["weights, fp32, whole"] = 4 * P["all"]
     if plan.machine.gpu != "cpu":
-        plan.memory[COPY] = 2 * P["all"] + 2 * P["head"]
+        plan.memory[COPY] = copy_bytes(shape)
     rows, tasks = 5000.0, (config.data or config.task).split(",")
     if config.split_by_difficulty:  # asks the training problems only
         tasks = [task for task in tasks if task != "general" and task not in BENCHMARKS]
@@ -144,7 +146,8 @@ STAGES = {"pretrain": plan_pretrain, "sft": plan_sft, "grpo": plan_rl, "parallel
 
 
 def build(stage: str, config, shape: ModelConfig, machine: Machine) -> Plan:
-    plan = Plan(stage, shape, machine, getattr(config, "kv_memory", 0.4))
+    flag = lambda name, default=False: getattr(config, name, default)
+    plan = Plan(stage, shape, machine, flag("kv_memory", 0.4), flag("compile"), flag("checkpoint_activations"), flag("fp32_head"))
     if machine.gpu != "cpu":
         plan.memory["CUDA, NCCL, fragmentation"] = 4 * GIB  # allowed for; trainers of this kind are seen to need 2 to 5
     STAGES[stage](plan, config)
