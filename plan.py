@@ -14,6 +14,7 @@ import dataclasses
 import importlib
 import inspect
 import io
+import itertools
 import math
 import os
 import re
@@ -159,17 +160,27 @@ def fits(plan: Plan) -> bool:
 
 
 def advise(plan: Plan, config) -> list[str]:
-    """Warnings; where it does not fit, the first that helps of: shorter forward passes, fewer pages, more GPUs."""
+    """Warnings; where it does not fit, the first that helps of: shorter forward passes, fewer pages, checkpointing, which takes
+    time, and more GPUs. Checkpointing is named too where it would do instead."""
     if fits(plan):
         return plan.warnings
-    seen, sizes = f"more than {ROOM:.0%} of the memory of one {plan.machine.gpu} is needed", (16_384, 8192, 4096)
-    for gpus in [plan.machine.gpus, *(2**i for i in range(1, 11) if 2**i > plan.machine.gpus)]:
-        for less in ({}, {"kv_memory": 0.2}, {"kv_memory": 0.1}) if hasattr(config, "kv_memory") else ({},):
-            for micro in (config.micro_tokens, *(size for size in sizes if size < config.micro_tokens)):
-                if fits(build(plan.name, replace(config, micro_tokens=micro, **less), plan.shape, replace(plan.machine, gpus=gpus))):
-                    flags = f" --micro_tokens {micro}" * (micro != config.micro_tokens) + "".join(f" --{k} {v}" for k, v in less.items())
-                    return [*plan.warnings, f"{seen}: give{flags}" + f" --gpus {gpus}" * (gpus != plan.machine.gpus)]
-    return [*plan.warnings, f"{seen}: neither --micro_tokens, --kv_memory nor --gpus helps; take a larger --gpu"]
+    built = lambda gpus=plan.machine.gpus, **flags: build(plan.name, replace(config, **flags), plan.shape, replace(plan.machine, gpus=gpus))
+    seen = f"more than {ROOM:.0%} of the memory of one {plan.machine.gpu} is needed"
+    shorter = [{"micro_tokens": size} for size in (16_384, 8192, 4096) if size < config.micro_tokens]
+    fewer = [{"kv_memory": 0.2}, {"kv_memory": 0.1}] * hasattr(config, "kv_memory")
+    checkpoint = [{"checkpoint_activations": True}] * (not getattr(config, "checkpoint_activations", True))
+    more = [{"gpus": 2**i} for i in range(1, 11) if 2**i > plan.machine.gpus]
+    for gpus, again, pages, micro in itertools.product(*([{}, *way] for way in (more, checkpoint, fewer, shorter))):
+        if fits(built(**micro, **pages, **again, **gpus)):
+            flags = "".join(f" --{k}" + f" {v}" * (v is not True) for k, v in {**micro, **pages, **again, **gpus}.items())
+            alone = built(**checkpoint[0]) if checkpoint else plan
+            saved = f"saves {(plan.peak() - alone.peak()) / GIB:.1f} GiB"
+            if again:
+                flags += f" (checkpointing {saved})"
+            elif fits(alone):
+                flags += f", or --checkpoint_activations, which {saved}"
+            return [*plan.warnings, f"{seen}: give{flags}"]
+    return [*plan.warnings, f"{seen}: neither shorter passes, fewer pages nor more GPUs are enough; take a larger --gpu"]
 
 
 # ---------------------------------------------------------------------------------------------- flags
@@ -254,11 +265,11 @@ def print_plan(plan: Plan, config) -> None:
         print(f"  {name:<32}{tokens:>10.3g}{flops:>10.2e}{seconds / 3600:>12,.2f}{time:>12}{cost:>10,.0f}")
     print("\nmemory per GPU, GiB")
     for name, bytes_ in plan.memory.items():
-        print(f"  {name:<68}{bytes_ / GIB:>8.2f}")
+        print(f"  {name:<72}{bytes_ / GIB:>8.2f}")
     for when, parts in plan.peaks.items():
         for name, bytes_ in parts.items():
-            print(f"  {name + ', ' + when:<68}{bytes_ / GIB:>8.2f}")
-    print(f"  {'peak':<68}{plan.peak() / GIB:>8.2f}  of {KINDS[machine.gpu].memory}: {'fits' if fits(plan) else 'DOES NOT FIT'}")
+            print(f"  {name + ', ' + when:<72}{bytes_ / GIB:>8.2f}")
+    print(f"  {'peak':<72}{plan.peak() / GIB:>8.2f}  of {KINDS[machine.gpu].memory}: {'fits' if fits(plan) else 'DOES NOT FIT'}")
     disk = {**plan.disk, "while running": plan.passing, "token shards": plan.shared}
     print("\ndisk: " + "; ".join(f"{name} {size(bytes_)}" for name, bytes_ in disk.items() if bytes_))
     for note in plan.notes:
@@ -305,5 +316,5 @@ def print_study(tasks: list, args, machine: Machine) -> None:
     print(f"\ndisk besides: token shards {size(shared)} once, {size(passing)} while a command runs")
     for warning, kinds in warnings.items():
         print(f"warning, {', '.join(kinds)}: {warning}")
-    if any("--micro_tokens" in warning for warning in warnings):
-        print("(the study's commands are given no such flag: it is a memory knob: put it into the PRESETS of these scripts, or take a larger --gpu)")
+    if any(re.search("--(micro_tokens|kv_memory|checkpoint)", warning) for warning in warnings):
+        print("(the study's commands are given no such flag; it changes no result: put it into the PRESETS of these scripts, or take a larger --gpu)")

@@ -253,12 +253,26 @@ def test_weights_gradients_and_moments_are_exact():
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "grpo", "parallel"])
-def test_4B_does_not_fit_on_one_gpu_and_what_is_advised_fits(stage):
-    one, config = built(stage, "--preset", "4B", gpus=1)
-    assert not plan.fits(one) and "--gpus" in plan.advise(one, config)[-1]
-    eight, config = built(stage, "--preset", "4B", gpus=8)
-    flags = [] if plan.fits(eight) else re.search(r"give (--micro_tokens \d+)$", plan.advise(eight, config)[-1])[1].split()
-    assert plan.fits(built(stage, "--preset", "4B", *flags, gpus=8)[0])
+def test_4B_fits_on_eight_gpus_and_on_fewer_what_is_advised_fits(stage):
+    assert plan.fits(built(stage, "--preset", "4B", gpus=8)[0])
+    for gpus in (1, 2, 4):
+        p, config = built(stage, "--preset", "4B", gpus=gpus)
+        while not plan.fits(p):
+            flags = re.search(r"give((?: --\w+(?: [\d.]+)?)+)", plan.advise(p, config)[-1])[1].split()
+            if "--gpus" in flags:
+                gpus = int(flags.pop())
+                flags.pop()
+            p, config = built(stage, "--preset", "4B", *flags, gpus=gpus)
+            assert plan.fits(p)
+
+
+def test_advice_names_checkpointing_and_what_it_saves():
+    give = lambda *flags, gpus: plan.advise(*built("pretrain", "--preset", "4B", *flags, gpus=gpus))[-1].partition("give ")[2]
+    peak = lambda *flags, gpus: built("pretrain", "--preset", "4B", *flags, gpus=gpus)[0].peak()
+    for flags, gpus, begins in ([], 1, "--checkpoint_activations (c"), (["--micro_tokens", "16384"], 8, "--micro_tokens 8192, or --checkpoint_activations"):
+        saved = (peak(*flags, gpus=gpus) - peak(*flags, "--checkpoint_activations", gpus=gpus)) / costs.GIB
+        assert give(*flags, gpus=gpus).startswith(begins) and f"saves {saved:.1f} GiB" in give(*flags, gpus=gpus)
+    assert "checkpoint" not in plan.advise(*built("evaluate", "--preset", "4B", gpu="4090"))[-1]
 
 
 def test_what_settings_add():
