@@ -17,7 +17,7 @@ from model import ModelConfig, Transformer
 GIB = 2**30
 STEP_SECONDS = 5e-4  # of one decoding step at least, however small the model: a recorded graph of some 300 kernels, an assumption
 ROOM = 0.95  # share of a GPU's memory that a plan may fill: a prediction is not exact
-COPY = "sampling copy, bf16, head fp32, whole"  # on every GPU, so that decoding has no collectives
+COPY = "sampling copy, bf16, embedding fp32, whole"  # on every GPU, so that decoding has no collectives
 
 
 @dataclass(frozen=True)
@@ -93,44 +93,72 @@ def train_flops(*what) -> float:
     return 3 * forward_flops(*what)
 
 
+def repeated_flops(shape: ModelConfig, tokens: float, context: float, predicted: float | None = None, checkpoint: bool = False) -> float:
+    """What a training step computes a second time: going back, the head's logits (LogProbs, model.py), and with
+    --checkpoint_activations the blocks. It takes time and teaches nothing: hours count it, FLOPs and so the MFU do not."""
+    head = 2 * parameters(shape)["head"] * (tokens if predicted is None else predicted)
+    return head + checkpoint * forward_flops(shape, tokens, context, 0)
+
+
 def kv_bytes_per_token(shape: ModelConfig, cpu: bool = False) -> int:
     return 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim * (4 if cpu else 2)
 
 
-# What one block saves for its backward pass, each with its width per token and its bytes per number: on a CPU (fp32; its
-# rms_norm is made of parts and keeps the normalised input too), on a GPU in eager mode (bf16 stream, RMSNorm reads an
-# fp32 copy; the fused kernel keeps that and 1/rms), and with compiled blocks (copies and silu are computed again, what a
-# matrix product reads is kept). tests/test_plan.py compares the first and the last column with what autograd holds.
+def copy_bytes(shape: ModelConfig, fp32_head: bool = False) -> float:
+    """The sampler's weights_as_multiplied: what is multiplied in bf16, the rest (embedding, norms) in fp32, with fp32_head the head too."""
+    P = parameters(shape)
+    return 4 * P["all"] - 2 * P["matmul"] + 2 * P["head"] * fp32_head
+
+
+# What one block saves for its backward pass, each with its width per token and its bytes per number. On a CPU all is fp32. On a
+# GPU in eager mode the stream is fp32, autocast casts it to bf16 once for each product that reads it, and norms keep their input
+# in fp32. Where what surrounds attention is compiled one cast serves all, and norms read bf16; silu is computed again.
+# tests/test_plan.py compares each column with what autograd holds.
 SAVED = [
-    ("x, read by q_proj, k_proj and v_proj", "d", 4, 2, 2),
-    ("q before its norm", "q", 4, 4, 2), ("q normalised", "q", 4, 0, 0), ("k before its norm", "kv", 4, 4, 2), ("k normalised", "kv", 4, 0, 0),
+    ("x, read by q_proj, k_proj and v_proj", "d", 4, 6, 2), ("q before its norm", "q", 4, 4, 2), ("k before its norm", "kv", 4, 4, 2),
     ("q turned", "q, attention", 4, 2, 2), ("k turned", "kv, attention", 4, 2, 2), ("v", "kv, attention", 4, 2, 2),
     ("what attention gives, read by o_proj", "q, attention", 4, 2, 2), ("logsumexp of the scores", "heads, attention", 4, 4, 4),
-    ("o_proj's output", "d", 4, 4, 2), ("o_proj's output normalised", "d", 4, 0, 0),
-    ("x after attention, read by gate_proj and up_proj", "d", 4, 2, 2), ("gate", "f", 4, 2, 2), ("silu(gate)", "f", 4, 2, 0), ("up", "f", 4, 2, 2),
-    ("silu(gate) * up, read by down_proj", "f", 4, 2, 2), ("down_proj's output", "d", 4, 4, 2), ("down_proj's output normalised", "d", 4, 0, 0),
-    ("1/rms of the four norms", "four", 4, 4, 4),
+    ("o_proj's output", "d", 4, 4, 2), ("x after attention, read by gate_proj and up_proj", "d", 4, 4, 2),
+    ("gate", "f", 4, 2, 2), ("silu(gate)", "f", 4, 2, 0), ("up", "f", 4, 2, 2), ("silu(gate) * up, read by down_proj", "f", 4, 2, 2),
+    ("down_proj's output", "d", 4, 4, 2), ("1/rms of the four norms", "four", 4, 4, 4),
 ]  # fmt: skip
 MODES = ("cpu", "eager", "compiled")
 
 
-def activation_bytes(shape: ModelConfig, tokens: float, mode: str = "compiled", padded_tokens: float | None = None) -> float:
-    """Saved for backward by all blocks and around them. On a CPU ragged sequences are padded for attention (padded_tokens), and
-    o_proj reads a packed copy of what attention gives; on a GPU attention takes packed sequences."""
+def activation_bytes(shape: ModelConfig, tokens: float, mode="compiled", padded_tokens: float | None = None, keys=0.0, checkpoint=False) -> float:
+    """Saved for backward by all blocks and around them; with `checkpoint` the blocks' inputs, and all of the one gone back through.
+
+    On a CPU ragged sequences are padded for attention (padded_tokens), and o_proj reads a packed copy of what attention gives. On
+    a GPU attention takes packed sequences. Where responses continue shared prompts it reads their keys and values from a copy,
+    `keys` tokens with the prompt's for each response, and o_proj again reads a packed copy."""
     ragged = mode == "cpu" and padded_tokens is not None and padded_tokens != tokens
     width = {"d": shape.d_model, "q": shape.d_model, "kv": shape.n_kv_heads * shape.head_dim, "f": shape.d_ff, "heads": shape.n_heads, "four": 4}
-    total = shape.d_model * 4 * tokens if ragged else 0.0  # the packed copy
+    block = 4 * shape.d_model * tokens if ragged else 0.0
+    if keys:
+        block += 2 * shape.d_model * (tokens + 2 * keys)
     for _, what, *bytes_per_number in SAVED:
         name, _, attention = what.partition(", ")
-        total += (padded_tokens if ragged and attention else tokens) * width[name] * bytes_per_number[MODES.index(mode)]
-    around = tokens * (shape.d_model * (8 if mode == "cpu" else 4) + 2 * 4 * shape.head_dim)  # the last norm's; cos and sin
-    return shape.n_layers * total + around
+        block += (padded_tokens if ragged and attention else tokens) * width[name] * bytes_per_number[MODES.index(mode)]
+    around = tokens * (4 * shape.d_model + 2 * 4 * shape.head_dim)  # what the last norm reads; cos and sin
+    return around + (4 * shape.d_model * tokens * shape.n_layers + block if checkpoint else shape.n_layers * block)
 
 
-def logits_bytes(shape: ModelConfig, predicted: float, chunk: int = 8192) -> float:
-    """LogProbs (model.py) holds at most four fp32 tensors of (chunk, V): logits, log-softmax, p, p * log-softmax. Seen in the
-    process's memory as well: 3.99 of them, forward and backward, for half a chunk and for four."""
-    return 4 * 4 * min(predicted, chunk) * shape.vocab_size
+def logits_bytes(shape: ModelConfig, predicted: float, bf16: bool = True, compiled: bool = False, chunk: int = 0) -> float:
+    """What LogProbs (model.py) holds at its fullest, with the hidden states that it reads. `bf16`: its factors, which are copies.
+
+    Compiled, p is never whole, but the gradient is made beside the logits: read off a process's memory on a CPU; no test sees it."""
+    V, d, chunk = shape.vocab_size, shape.d_model, chunk or head_chunk(shape)
+    c, width = min(predicted, chunk), 2 if bf16 else 4
+    forward = (4 if compiled else 8) * c * V  # logits and p
+    # logits, which become their gradient, and its cast; until they are there, the gradient of the chunk before
+    gradient = (8 if compiled else 6 if bf16 else 4) * c * V + width * min(c, predicted - c) * V
+    backward = 4 * V * d + max(gradient, width * c * V + 4 * V * d)  # the weight's gradient; a chunk's part of it is added whole
+    return max(forward, backward) + 2 * 4 * predicted * d + bf16 * 2 * d * (V + predicted)  # hidden states and their gradient
+
+
+def head_chunk(shape: ModelConfig, cpu: bool = False) -> int:
+    """Tokens whose logits exist at a time, as in Transformer.logprobs."""
+    return max(256, (2**19 if cpu else 2**28) // shape.vocab_size)
 
 
 # ---------------------------------------------------------------------------------------------- a plan
@@ -147,6 +175,9 @@ class Plan:
     shape: ModelConfig
     machine: Machine
     kv_memory: float = 0.4  # the sampler's share of what is free
+    compile: bool = False
+    checkpoint: bool = False  # --checkpoint_activations
+    fp32_head: bool = False
     phases: list[tuple[str, float, float, float]] = field(default_factory=list)  # name, tokens, FLOPs, seconds of one GPU
     memory: dict[str, float] = field(default_factory=dict)  # bytes per GPU that are there all the time
     peaks: dict[str, dict[str, float]] = field(default_factory=dict)  # while sampling, while updating: what is there besides
@@ -163,32 +194,40 @@ class Plan:
     def peak(self) -> float:
         return sum(self.memory.values()) + max(sum(parts.values()) for parts in self.peaks.values())
 
-    def compute(self, name: str, tokens: float, flops: float) -> None:
-        """A phase bound by arithmetic."""
-        self.phases.append((name, tokens, flops, flops / (KINDS[self.machine.gpu].flops * self.machine.mfu)))
+    def compute(self, name: str, tokens: float, flops: float, repeated: float = 0.0) -> None:
+        """A phase bound by arithmetic; of what is computed a second time only the seconds count."""
+        self.phases.append((name, tokens, flops, (flops + repeated) / (KINDS[self.machine.gpu].flops * self.machine.mfu)))
+
+    def train(self, name: str, tokens: float, context: float, predicted: float | None = None) -> None:
+        repeated = repeated_flops(self.shape, tokens, context, predicted, self.checkpoint)
+        self.compute(name, tokens, train_flops(self.shape, tokens, context, predicted), repeated)
 
 
-def hold_training(plan: Plan, tokens: float, predicted: float, moments: int = 2, weight_copies: int = 0) -> None:
+def hold_training(plan: Plan, tokens: float, predicted: float, moments: int = 2, weight_copies: int = 0, keys: float = 0.0) -> None:
     """The parts of a training step's memory; `tokens` of one forward pass on one GPU, of which `predicted` go through the head."""
     shape, N, P, cpu = plan.shape, plan.machine.gpus, parameters(plan.shape), plan.machine.gpu == "cpu"
     plan.memory |= {"weights, fp32, sharded": 4 * P["all"] / N, f"{moments} moments, fp32, sharded": 4 * moments * P["all"] / N}
     if weight_copies:
         plan.memory["second copy of the weights, sharded"] = 4 * weight_copies * P["all"] / N
     around = {"gradients, fp32, sharded": 4 * P["all"] / N}  # freed by zero_grad
-    if not cpu:
+    if N > 1 and not cpu:
         # the block in use and the next one in fp32, and the whole gradient of one until it is reduced; embedding and head
-        # likewise, once each. Autocast's bf16 casts of the blocks are what their products keep for the backward pass
-        around["gathered: two blocks, embedding, head; their gradients"] = (2 * 4 + 4) * P["block"] + 2 * (4 + 4) * P["head"]
-        around["casts of the blocks to bf16, kept for the backward pass"] = 2 * P["block"] * shape.n_layers
+        # likewise, once each. The head's whole gradient stands with the logits
+        around["gathered: two blocks, embedding, head; gradients but the head's"] = (2 * 4 + 4) * P["block"] + (4 + 4 + 4) * P["head"]
+    if not cpu:
+        # a block's products keep autocast's casts for the backward pass. Checkpointed they do not, but autocast itself keeps all
+        # that it made outside of compiled regions until the forward pass has ended: with compiled ones o_proj's
+        casts = P["block"] + shape.d_model**2 * shape.n_layers if plan.checkpoint and plan.compile else P["block"] * shape.n_layers
+        around["casts of the blocks' weights to bf16"] = 2 * casts
         # backward through the MLP: gradients of three d_ff-wide tensors and of a few of the stream (two of them fp32)
         around["gradients inside a block, bf16"] = tokens * (6 * shape.d_ff + 12 * shape.d_model)
-    mode = "cpu" if cpu else "compiled"
-    around[f"activations of {tokens:,.0f} tokens" + ("" if cpu else ", compiled blocks")] = activation_bytes(shape, tokens, mode)
-    around[f"logits, a chunk of {min(predicted, 8192):,.0f} tokens, fp32"] = logits_bytes(shape, predicted)
+    mode = "cpu" if cpu else "compiled" if plan.compile else "eager"  # a CPU's compiled regions keep less; memory is not its limit
+    how = ", checkpointed" * plan.checkpoint + ("" if cpu else f", {mode}")
+    around[f"activations of {tokens:,.0f} tokens{how}"] = activation_bytes(shape, tokens, mode, keys=0.0 if cpu else keys, checkpoint=plan.checkpoint)
+    chunk = head_chunk(shape, cpu)
+    head = logits_bytes(shape, predicted, not (cpu or plan.fp32_head), plan.compile, chunk)
+    around[f"logits, {min(predicted, chunk):,.0f} tokens at a time, head's gradient"] = head
     plan.peaks["updating"] = around
-    if not cpu:
-        more = activation_bytes(shape, tokens, "eager") - activation_bytes(shape, tokens, mode)
-        plan.notes.append(f"without compiled blocks activations are {more / GIB:.1f} GiB more")
 
 
 def sample(plan: Plan, name: str, prompts: float, n: int, prompt: float, length: float, slots: int, longest: int, times: float = 1) -> None:
@@ -204,7 +243,7 @@ def sample(plan: Plan, name: str, prompts: float, n: int, prompt: float, length:
     stored = prompt / min(n, slots) + length / 2 + PAGE  # tokens per slot: a prompt's pages are shared, half of a response is there
     live = max(1.0, min(slots, math.ceil(prompts * n / machine.gpus), pool / kv / stored))
     context = prompt + length / 2  # mean, of a slot
-    step_bytes = (4 * P["matmul"] if cpu else 2 * P["matmul"] + 2 * P["head"]) + live * context * kv
+    step_bytes = (4 * P["matmul"] if cpu else 2 * P["matmul"] + 2 * P["head"] * plan.fp32_head) + live * context * kv
     step_flops = forward_flops(shape, live, context)
     kind, least = KINDS[machine.gpu], 0.0 if cpu else STEP_SECONDS
     step_seconds = max(least, step_bytes / (kind.bandwidth * machine.bandwidth), step_flops / (kind.flops * machine.mfu))

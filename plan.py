@@ -14,6 +14,7 @@ import dataclasses
 import importlib
 import inspect
 import io
+import itertools
 import math
 import os
 import re
@@ -22,7 +23,8 @@ from types import SimpleNamespace
 
 import common
 from common import check
-from costs import COPY, GIB, KINDS, ROOM, Machine, Plan, forward_flops, hold_training, kv_bytes_per_token, parameters, sample, store, train_flops
+from costs import COPY, GIB, KINDS, ROOM, Machine, Plan, copy_bytes, forward_flops, hold_training, kv_bytes_per_token, parameters, sample, store
+from costs import train_flops
 from data.benchmarks import BENCHMARKS
 from data.mixes import MIXES
 from data.problems import DOCUMENTED, NAMES
@@ -43,7 +45,7 @@ def plan_pretrain(plan: Plan, config) -> None:
     check_length(plan, config.seq_len, "--seq_len")
     late = [t for t in config.keep.split(",") if common.count(t) > common.count(config.tokens)]
     check(not late, f"--keep {','.join(late)} lies beyond --tokens {config.tokens}")
-    plan.compute("update", steps * per_step, train_flops(plan.shape, steps * per_step, config.seq_len))
+    plan.train("update", steps * per_step, config.seq_len)
     rows = min(max(1, config.micro_tokens // config.seq_len), -(-config.batch // plan.machine.gpus))  # of one forward pass
     hold_training(plan, rows * config.seq_len, rows * (config.seq_len - 1))
     store(plan, len(config.keep.split(",")), 2, 120 * steps)
@@ -56,7 +58,7 @@ def plan_sft(plan: Plan, config) -> None:
     check_length(plan, config.max_prompt + config.max_response)
     solutions = config.steps * config.batch
     tokens, predicted = solutions * (prompt + response), solutions * response
-    plan.compute("update", tokens, train_flops(plan.shape, tokens, prompt + response, predicted))
+    plan.train("update", tokens, prompt + response, predicted)
     pass_tokens = min(config.micro_tokens, tokens / config.steps / plan.machine.gpus)  # of one forward pass
     hold_training(plan, pass_tokens, pass_tokens * predicted / tokens)
     store(plan, 1, 2, 150 * config.steps)
@@ -71,9 +73,10 @@ def plan_rl(plan: Plan, config, moments: int = 2, weight_copies: int = 0) -> Non
     predicted = config.steps * config.prompts * config.n * response
     tokens = predicted + config.steps * config.prompts * prompt
     pass_tokens = min(config.micro_tokens, tokens / config.steps / config.mini_batches / plan.machine.gpus)
-    hold_training(plan, pass_tokens, pass_tokens * predicted / tokens, moments, weight_copies)
+    through_head = pass_tokens * predicted / tokens
+    hold_training(plan, pass_tokens, through_head, moments, weight_copies, keys=through_head / response * context)
     if plan.machine.gpu != "cpu":
-        plan.memory[COPY] = 2 * P["all"] + 2 * P["head"]
+        plan.memory[COPY] = copy_bytes(shape, plan.fp32_head)
     if config.kl:
         plan.memory["reference, fp32, sharded"] = 4 * P["all"] / plan.machine.gpus
     how = (prompt, response, config.slots, config.max_prompt + config.max_response)
@@ -84,7 +87,7 @@ def plan_rl(plan: Plan, config, moments: int = 2, weight_copies: int = 0) -> Non
         plan.compute("old log-probs", tokens, forward_flops(shape, tokens, context, predicted))
     if config.kl:
         plan.compute("reference log-probs", tokens, forward_flops(shape, tokens, context, predicted))
-    plan.compute("update", tokens, train_flops(shape, tokens, context, predicted))
+    plan.train("update", tokens, context, predicted)
     reference = 4 * P["all"] if config.ref_every else 0
     # a log line is about 1.2 KB, two decoded samples 3 KB; a saved token with its log-prob and text about 35 bytes
     store(plan, 1, moments, config.steps * (1200 + 3000 / config.samples_every) + 35 * predicted * config.save_rollouts, reference)
@@ -101,7 +104,7 @@ def plan_parallel(plan: Plan, config) -> None:
     batches = parallel.sft_before(config, config.steps - 1).stop if alternating else config.steps * config.mini_batches
     prompt, response = plan.machine.expected(config.max_prompt, config.max_response)
     tokens = batches * config.sft_batch * (prompt + response)
-    plan.compute("SFT update", tokens, train_flops(plan.shape, tokens, prompt + response, batches * config.sft_batch * response))
+    plan.train("SFT update", tokens, prompt + response, batches * config.sft_batch * response)
 
 
 # tokens of an item, its choices' among them, which share the context: rough means under dolma2; the numbers of items are documented
@@ -113,7 +116,7 @@ def plan_evaluate(plan: Plan, config) -> None:
     shape, P, toy = plan.shape, parameters(plan.shape), config.preset in ("toy", "small")
     plan.memory["weights, fp32, whole"] = 4 * P["all"]
     if plan.machine.gpu != "cpu":
-        plan.memory[COPY] = 2 * P["all"] + 2 * P["head"]
+        plan.memory[COPY] = copy_bytes(shape)
     rows, tasks = 5000.0, (config.data or config.task).split(",")
     if config.split_by_difficulty:  # asks the training problems only
         tasks = [task for task in tasks if task != "general" and task not in BENCHMARKS]
@@ -144,7 +147,8 @@ STAGES = {"pretrain": plan_pretrain, "sft": plan_sft, "grpo": plan_rl, "parallel
 
 
 def build(stage: str, config, shape: ModelConfig, machine: Machine) -> Plan:
-    plan = Plan(stage, shape, machine, getattr(config, "kv_memory", 0.4))
+    flag = lambda name, default=False: getattr(config, name, default)
+    plan = Plan(stage, shape, machine, flag("kv_memory", 0.4), flag("compile"), flag("checkpoint_activations"), flag("fp32_head"))
     if machine.gpu != "cpu":
         plan.memory["CUDA, NCCL, fragmentation"] = 4 * GIB  # allowed for; trainers of this kind are seen to need 2 to 5
     STAGES[stage](plan, config)
@@ -156,17 +160,27 @@ def fits(plan: Plan) -> bool:
 
 
 def advise(plan: Plan, config) -> list[str]:
-    """Warnings; where it does not fit, the first that helps of: shorter forward passes, fewer pages, more GPUs."""
+    """Warnings; where it does not fit, the first that helps of: shorter forward passes, fewer pages, checkpointing, which takes
+    time, and more GPUs. Checkpointing is named too where it would do instead."""
     if fits(plan):
         return plan.warnings
-    seen, sizes = f"more than {ROOM:.0%} of the memory of one {plan.machine.gpu} is needed", (16_384, 8192, 4096)
-    for gpus in [plan.machine.gpus, *(2**i for i in range(1, 11) if 2**i > plan.machine.gpus)]:
-        for less in ({}, {"kv_memory": 0.2}, {"kv_memory": 0.1}) if hasattr(config, "kv_memory") else ({},):
-            for micro in (config.micro_tokens, *(size for size in sizes if size < config.micro_tokens)):
-                if fits(build(plan.name, replace(config, micro_tokens=micro, **less), plan.shape, replace(plan.machine, gpus=gpus))):
-                    flags = f" --micro_tokens {micro}" * (micro != config.micro_tokens) + "".join(f" --{k} {v}" for k, v in less.items())
-                    return [*plan.warnings, f"{seen}: give{flags}" + f" --gpus {gpus}" * (gpus != plan.machine.gpus)]
-    return [*plan.warnings, f"{seen}: neither --micro_tokens, --kv_memory nor --gpus helps; take a larger --gpu"]
+    built = lambda gpus=plan.machine.gpus, **flags: build(plan.name, replace(config, **flags), plan.shape, replace(plan.machine, gpus=gpus))
+    seen = f"more than {ROOM:.0%} of the memory of one {plan.machine.gpu} is needed"
+    shorter = [{"micro_tokens": size} for size in (16_384, 8192, 4096) if size < config.micro_tokens]
+    fewer = [{"kv_memory": 0.2}, {"kv_memory": 0.1}] * hasattr(config, "kv_memory")
+    checkpoint = [{"checkpoint_activations": True}] * (not getattr(config, "checkpoint_activations", True))
+    more = [{"gpus": 2**i} for i in range(1, 11) if 2**i > plan.machine.gpus]
+    for gpus, again, pages, micro in itertools.product(*([{}, *way] for way in (more, checkpoint, fewer, shorter))):
+        if fits(built(**micro, **pages, **again, **gpus)):
+            flags = "".join(f" --{k}" + f" {v}" * (v is not True) for k, v in {**micro, **pages, **again, **gpus}.items())
+            alone = built(**checkpoint[0]) if checkpoint else plan
+            saved = f"saves {(plan.peak() - alone.peak()) / GIB:.1f} GiB"
+            if again:
+                flags += f" (checkpointing {saved})"
+            elif fits(alone):
+                flags += f", or --checkpoint_activations, which {saved}"
+            return [*plan.warnings, f"{seen}: give{flags}"]
+    return [*plan.warnings, f"{seen}: neither shorter passes, fewer pages nor more GPUs are enough; take a larger --gpu"]
 
 
 # ---------------------------------------------------------------------------------------------- flags
@@ -251,11 +265,11 @@ def print_plan(plan: Plan, config) -> None:
         print(f"  {name:<32}{tokens:>10.3g}{flops:>10.2e}{seconds / 3600:>12,.2f}{time:>12}{cost:>10,.0f}")
     print("\nmemory per GPU, GiB")
     for name, bytes_ in plan.memory.items():
-        print(f"  {name:<68}{bytes_ / GIB:>8.2f}")
+        print(f"  {name:<72}{bytes_ / GIB:>8.2f}")
     for when, parts in plan.peaks.items():
         for name, bytes_ in parts.items():
-            print(f"  {name + ', ' + when:<68}{bytes_ / GIB:>8.2f}")
-    print(f"  {'peak':<68}{plan.peak() / GIB:>8.2f}  of {KINDS[machine.gpu].memory}: {'fits' if fits(plan) else 'DOES NOT FIT'}")
+            print(f"  {name + ', ' + when:<72}{bytes_ / GIB:>8.2f}")
+    print(f"  {'peak':<72}{plan.peak() / GIB:>8.2f}  of {KINDS[machine.gpu].memory}: {'fits' if fits(plan) else 'DOES NOT FIT'}")
     disk = {**plan.disk, "while running": plan.passing, "token shards": plan.shared}
     print("\ndisk: " + "; ".join(f"{name} {size(bytes_)}" for name, bytes_ in disk.items() if bytes_))
     for note in plan.notes:
@@ -302,5 +316,5 @@ def print_study(tasks: list, args, machine: Machine) -> None:
     print(f"\ndisk besides: token shards {size(shared)} once, {size(passing)} while a command runs")
     for warning, kinds in warnings.items():
         print(f"warning, {', '.join(kinds)}: {warning}")
-    if any("--micro_tokens" in warning for warning in warnings):
-        print("(the study's commands are given no such flag: it is a memory knob: put it into the PRESETS of these scripts, or take a larger --gpu)")
+    if any(re.search("--(micro_tokens|kv_memory|checkpoint)", warning) for warning in warnings):
+        print("(the study's commands are given no such flag; it changes no result: put it into the PRESETS of these scripts, or take a larger --gpu)")
