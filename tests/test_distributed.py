@@ -1,4 +1,4 @@
-"""Several ranks against one: every stage under torchrun, two agents as two nodes, kills, other numbers of ranks, timeouts.
+"""Several ranks against one: every stage under torchrun, two agents as two nodes, kills, SIGTERM, other numbers of ranks, timeouts.
 
 Adam divides a gradient by its own size, so where a gradient is nothing but rounding the order of a sum decides the sign of a
 step as large as the rate, and two ranks add in another order than one. The comparisons therefore run at the paper's rates
@@ -209,14 +209,14 @@ def test_sigterm_saves_and_the_same_command_goes_on(base, alone, tmp_path, monke
 
 def test_sigterm_to_torchrun_saves_and_the_same_command_goes_on(base, tmp_path):
     """Two ranks of a script as users run it, then both runs to their end; torchrun does not start the ranks again."""
-    straight, stopped = command(tmp_path / "straight", base, 12, save_every=100), command(tmp_path / "stopped", base, 12, save_every=100)
+    straight, stopped = command(tmp_path / "straight", base, 20, save_every=100), command(tmp_path / "stopped", base, 20, save_every=100)
     argv = [a.replace("--n", "--samples") if a == "--n" else a for a in stopped[1]]
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=3", "grpo.py", *argv]
     running = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while running.poll() is None and not log(tmp_path / "stopped" / "rl.pt"):
         time.sleep(0.01)
     running.terminate()
-    said = running.communicate(timeout=60)[0]
+    said = running.communicate(timeout=240)[0]
     assert running.returncode and said.count("stopped by SIGTERM after step") == 1 and said.count("2 process(es)") == 1, said
     said = torchrun(tmp_path, [stopped, straight], "--standalone", "--nproc_per_node=2")
     assert "going on from step" in said

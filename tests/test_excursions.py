@@ -60,7 +60,7 @@ def test_sigterm_reaches_the_running_command_and_ends_the_study(tmp_path):
     while study.poll() is None and len(read_rows(tmp_path / "o" / "pretrain.log.jsonl")) < 3:
         time.sleep(0.02)
     study.terminate()
-    _, said = study.communicate(timeout=60)
+    _, said = study.communicate(timeout=240)
     assert study.returncode == 143 and said == "excursions.py: stopped by SIGTERM; the same command goes on\n"
     assert "stopped by SIGTERM after step" in (tmp_path / "o" / "logs" / "o.pretrain.txt").read_text().splitlines()[-1]
     assert (tmp_path / "o" / "pretrain.resume" / "state.pt").exists()

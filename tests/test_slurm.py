@@ -50,10 +50,10 @@ def test_a_job_that_slurm_stops_is_saved_and_the_next_one_goes_on(tmp_path):
         time.sleep(0.02)
     for task in (tmp_path / "tasks").read_text().split():  # as Slurm does where --signal has no B:
         os.kill(int(task), signal.SIGTERM)
-    said = first.communicate(timeout=100)[0]
+    said = first.communicate(timeout=240)[0]
     assert first.returncode and said.count("stopped by SIGTERM after step") == 1 and "2 process(es)" in said, said
     second = submit(tmp_path, *command)
-    said = second.communicate(timeout=100)[0]
+    said = second.communicate(timeout=240)[0]
     assert second.returncode == 0 and "going on from step" in said and (tmp_path / "o" / "7200.pt").exists(), said
 
 
