@@ -355,8 +355,8 @@ def causal_attention(lengths: list[int], device, continues: list[int] | None = N
     if min(lengths) == T:
         return lambda layer, q, k, v: sdpa(*(x.unflatten(0, (B, T)) for x in (q, k, v)), is_causal=True).flatten(0, 1)
     ends = ends_of_each(lengths, device)
-    to_padded, real = (x.to(device) for x in padded_index(start_of_each(lengths), torch.tensor(lengths)))
-    to_packed = real.flatten().nonzero()[:, 0]  # (N,) index into B*T
+    to_padded, real = padded_index(start_of_each(lengths), torch.tensor(lengths))
+    to_padded, to_packed = to_padded.to(device), real.flatten().nonzero()[:, 0].to(device)  # (B*T,) into N, (N,) into B*T
 
     def attend(layer, q, k, v):
         if takes_packed(q):
