@@ -50,6 +50,8 @@ def launch(main, Config, presets: dict, settings: dict | None = None, after_sft:
         if "--plan" in sys.argv[1:]:
             return importlib.import_module("plan").main(script, sys.argv[1:])
         config = parse_flags(Config, presets, settings or {}, sys.argv[1:], after_sft)
+        if getattr(config, "compile", False):  # not when data have been prepared for hours
+            check_compiler()
         start_processes()
         main(config)
     except (UserError, OSError) as error:
@@ -323,15 +325,18 @@ def open_parent(config):
     return model.to(device()), {**facts, "tokenizer": tokenizer_of(facts, config.ckpt)}
 
 
+def check_compiler() -> None:
+    compilers = [os.environ.get("CXX", "g++"), "clang++"]
+    there = importlib.util.find_spec("triton") if torch.cuda.is_available() else any(map(shutil.which, compilers))
+    check(there, "--compile needs " + ("triton" if torch.cuda.is_available() else f"a C++ compiler ({' or '.join(compilers)})") + "; --no-compile does without")
+
+
 def prepare(model, config):
     """The model as the flags say it computes, sharded over the ranks. Make the optimizer after it."""
     model.fp32_head = config.fp32_head
     for block in model.layers:
         block.checkpoint = config.checkpoint_activations
     if config.compile:
-        compilers = [os.environ.get("CXX", "g++"), "clang++"]
-        there = importlib.util.find_spec("triton") if torch.cuda.is_available() else any(map(shutil.which, compilers))
-        check(there, "--compile needs " + ("triton" if torch.cuda.is_available() else f"a C++ compiler ({' or '.join(compilers)})") + "; --no-compile does without")
         model.fuse()
     return shard(model)
 
