@@ -335,7 +335,7 @@ def prepare(model, config):
     """The model as the flags say it computes, sharded over the ranks. Make the optimizer after it."""
     model.fp32_head = config.fp32_head
     for block in model.layers:
-        block.checkpoint = config.checkpoint_activations
+        block.recompute = config.checkpoint_activations
     if config.compile:
         model.fuse()
     return shard(model)

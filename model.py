@@ -166,7 +166,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """x + norm(attention(x)), then x + norm(mlp(x)): OLMo2 normalises what a sublayer writes, not what it reads."""
 
-    checkpoint = False  # keep x alone for the backward pass, and compute the rest again there
+    recompute = False  # keep x alone for the backward pass, and compute the rest again there
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
@@ -176,7 +176,7 @@ class Block(nn.Module):
         self.post_feedforward_layernorm = RMSNorm(config.d_model, config.norm_eps)
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend) -> torch.Tensor:
-        if self.checkpoint and torch.is_grad_enabled():
+        if self.recompute and torch.is_grad_enabled():
             return checkpoint(self.compute, x, cos, sin, attend, use_reentrant=False, preserve_rng_state=False)
         return self.compute(x, cos, sin, attend)
 

@@ -46,7 +46,7 @@ def test_norm_has_the_right_gradient():
 def test_recomputed_blocks_change_no_bit():
     plain, again = tiny(), tiny()
     for block in again.layers:
-        block.checkpoint = True
+        block.recompute = True
     kept = []
     for model in (plain, again):
         bytes_ = 0

@@ -202,7 +202,7 @@ def test_activations_of_responses_that_share_prompts(monkeypatch):
 def test_a_checkpointed_block_keeps_its_input():
     model = wide()
     for block in model.layers:
-        block.checkpoint = True
+        block.recompute = True
     with torch.autocast("cpu", torch.bfloat16):
         saved = saved_bytes(model, [64] * 4)
     one = costs.activation_bytes(replace(model.config, n_layers=1), 256, "eager") - costs.activation_bytes(replace(model.config, n_layers=0), 256)
