@@ -2,11 +2,12 @@
 
     python bench.py sample                   # a 1.3M-parameter model on a CPU
     python bench.py sample --peer            # and transformers' generate, where it is installed; on a GPU its generate_batch too
-    python bench.py sample --preset 1B --prompts 512 --n 32 --new 2048 --slots 256,512     # random weights, on a GPU
+    python bench.py sample --preset 1B --prompts 512 --n 32 --new 2048 --mean 200 --work mix --slots 256,512 --compile \\
+        --peer --peer_prompts 64 --batches 512     # random weights, on a GPU
 
 `sample` is a GRPO-like load: prompts x n rollouts of random prompts. `same`: every rollout has --new tokens. `mix`: lengths
-are drawn from an exponential with a third of that as its mean, cut at --new; both programs get the same ones. Speed
-counts the tokens asked for, so work on rollouts that have ended is nobody's gain.
+are drawn from an exponential with mean --mean, cut at --new; both programs get the same ones, the peer those of the first
+--peer_prompts. Speed counts the tokens asked for, so work on rollouts that have ended is nobody's gain.
 
 roofline: the time to read all weights but the embedding once per decode step, and every live token's keys and values
 once per step and layer, at the bandwidth measured by copying; per cent of it that the run reached. The peak is that of
@@ -62,7 +63,8 @@ def load(args, mix: bool, vocab: int) -> tuple[list[list[int]], list[int]]:
     """Prompts (P token lists) and how many tokens each of the P * n rollouts has."""
     rng = common.generator(args.seed, "bench")
     prompts = rng.integers(0, vocab, (args.prompts, args.prompt_tokens)).tolist()
-    lengths = np.minimum(args.new, 1 + rng.exponential(args.new / 3, args.prompts * args.n).astype(int)) if mix else np.full(args.prompts * args.n, args.new)
+    drawn = 1 + rng.exponential(args.mean or args.new / 3, args.prompts * args.n).astype(int)
+    lengths = np.minimum(args.new, drawn) if mix else np.full(args.prompts * args.n, args.new)
     return prompts, lengths.tolist()
 
 
@@ -130,17 +132,20 @@ def generate_batch(hf, prompts, args, lengths, batch: int) -> None:
 
 
 def runs_of(work: str, samplers: list[Sampler], peer, args) -> list[tuple]:
-    """-> (program, rollouts at a time, lengths, what to run)"""
-    vocab = samplers[0].model.config.vocab_size
-    prompts, lengths = load(args, work == "mix", vocab)
-    runs = [(f"ours, {s.slots} slots", s.slots, lambda s=s: ours(s, prompts, args, lengths)) for s in samplers]
+    """-> (program, rollouts at a time, prompts, lengths, what to run)"""
+    prompts, lengths = load(args, work == "mix", samplers[0].model.config.vocab_size)
+    runs = [(f"ours, {s.slots} slots", s.slots, prompts, lengths, lambda s=s: ours(s, prompts, args, lengths)) for s in samplers]
     if peer is not None:
+        few = args.peer_prompts or args.prompts
+        prompts_of_peer, lengths_of_peer = prompts[:few], lengths[: few * args.n]
         for batch in args.batches:
-            runs.append((f"generate, batch {batch}", batch, lambda batch=batch: generate(peer, prompts, args, lengths, batch)))
+            run = lambda batch=batch: generate(peer, prompts_of_peer, args, lengths_of_peer, batch)
+            runs.append((f"generate, batch {batch}", batch, prompts_of_peer, lengths_of_peer, run))
         if common.device().type == "cuda":  # on a CPU it multiplies all queries with all cached keys, and hides most: minutes
             most = max(args.batches)
-            runs.append((f"generate_batch, up to {most}", most, lambda: generate_batch(peer, prompts, args, lengths, most)))
-    return [(name, at_once, prompts, lengths, run) for name, at_once, run in runs]
+            run = lambda: generate_batch(peer, prompts_of_peer, args, lengths_of_peer, most)
+            runs.append((f"generate_batch, up to {most}", most, prompts_of_peer, lengths_of_peer, run))
+    return runs
 
 
 def new_model(args) -> Transformer:
@@ -158,11 +163,13 @@ def bench_sample(args) -> list[dict]:
     device, model = common.device(), new_model(args).requires_grad_(False)
     bandwidth = copy_bandwidth(device)
     peer = peer_of(model) if args.peer else None
+    if args.compile:
+        model.fuse()
     print(f"{model.num_parameters():,} parameters, {args.prompts} prompts of {args.prompt_tokens} tokens x {args.n} rollouts of up to {args.new}")
     print(f"{where(device)}; copies at {bandwidth / 1e9:.1f} GB/s\n")
     print(f"{'work':<6} {'program':<28} {'tokens':>9} {'seconds':>8} {'tokens/s':>9} {'roofline':>8} {'peak GB':>8}")
     rows, samplers = [], [Sampler(model, slots) for slots in args.slots]
-    for work in ("same", "mix"):
+    for work in ("same", "mix") if args.work == "both" else (args.work,):
         best = {}
         for program, at_once, prompts, lengths, run in runs_of(work, samplers, peer, args):
             if device.type == "cuda":
@@ -293,6 +300,8 @@ def bench_step(args) -> list[dict]:
     optimizer = common.adamw(model, 1e-6, (0.9, 0.999), 0.01)
     config = RLConfig(ckpt="", n=args.n, prompts=args.prompts, micro_tokens=args.micro_tokens, mini_batches=2)
     prompts, lengths = load(args, True, model.config.vocab_size)
+    if args.compile:
+        model.fuse()
     sampler, groups, seconds = Sampler(model, args.slots[-1]), None, {}
 
     def update():
@@ -329,12 +338,15 @@ def main() -> None:
     parser.add_argument("--prompt_tokens", type=int, default=40)
     parser.add_argument("--n", type=int, default=16, help="rollouts per prompt")
     parser.add_argument("--new", type=int, default=64, help="tokens per rollout, at most")
+    parser.add_argument("--mean", type=float, default=0, help="their mean in mix, where nothing is cut; default a third of --new")
+    parser.add_argument("--work", choices=["same", "mix", "both"], default="both", help="of sample")
     parser.add_argument("--slots", type=sizes, default=[256, 512, 1024], help="rollouts decoded at a time; several joined by commas")
     parser.add_argument("--batch", type=int, default=32, help="sequences of a pre-training step")
     parser.add_argument("--seq_len", type=int, default=256, help="their tokens")
     parser.add_argument("--micro_tokens", type=int, default=8192, help="tokens per forward pass in training")
     parser.add_argument("--peer", action="store_true", help="transformers on the same work as well")
-    parser.add_argument("--compile", action="store_true", help="and our compiled regions and transformers' model compiled, in training")
+    parser.add_argument("--compile", action="store_true", help="our regions compiled; in train a row more, and transformers' model compiled too")
+    parser.add_argument("--peer_prompts", type=int, default=0, help="transformers samples from the first so many prompts; default all")
     parser.add_argument("--batches", type=sizes, default=[128, 256, 512], help="batch sizes of its generate")
     parser.add_argument("--repeats", type=int, default=0, help="runs of each: the fastest of 2 in sample, the median of 5 in train")
     parser.add_argument("--seed", type=int, default=0)

@@ -63,6 +63,7 @@ class Config:
     slots: int = 512  # samples decoded at a time, per rank
     kv_memory: float = 0.8  # share of a GPU's free memory for keys and values while sampling
     micro_tokens: int = 16_384  # tokens per forward pass, general skills
+    compile: bool = False  # fuse what surrounds attention: faster; a minute at the start, and a C++ compiler on a CPU
     progress: bool = True  # a progress bar
     again: bool = False  # evaluate even if the row is there
     # instead of all that: sort the training problems for RL, see difficulty.py
@@ -73,9 +74,9 @@ class Config:
 PRESETS = {
     "toy": dict(task="toy,general", max_response=52, progress=False),
     "small": dict(task="toy,general", max_response=128, slots=2048),
-    "1B": {},
-    "1B-60B": dict(task="math,general"),
-    "4B": dict(task="math,general"),
+    "1B": dict(compile=True),
+    "1B-60B": dict(task="math,general", compile=True),
+    "4B": dict(task="math,general", compile=True),
 }
 SETTINGS = {"written": dict(top_p=1.0), "run": dict(style="authors", rule="authors"), "controlled": {}}
 
@@ -317,6 +318,8 @@ def main(config: Config) -> None:
         check(possible, f"--k {config.k}: numbers from 1 to --n {config.n}, joined by commas")
     model, facts = common.open_parent(config)
     encoding = common.open_tokenizer(facts, model)
+    if config.compile:
+        model.fuse()
     if config.split_by_difficulty:
         return difficulty.split(model, encoding, facts, sets[0], config)
     out = config.out or os.path.join(os.path.dirname(config.ckpt), "results.jsonl")

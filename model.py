@@ -192,7 +192,7 @@ class Transformer(nn.Module):
     """The decoder. Parameter names are Hugging Face's for OLMo2, without their `model.` prefix."""
 
     fp32_head = False  # under autocast the head's factors are bf16 like all others, unless this is set; sums are fp32 always
-    fuse_head = False  # what follows the head's products is compiled as well
+    compiled = False  # fuse() was called: what surrounds attention, and what follows the head's products, is compiled
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -249,7 +249,7 @@ class Transformer(nn.Module):
         """
         weight = self.lm_head.weight[: self.config.vocab_size]  # padding rows have no probability
         chunk = chunk or max(256, (2**28 if hidden.is_cuda else 2**19) // len(weight))
-        return LogProbs.apply(hidden, weight, targets, temperature, chunk, self.head_dtype(hidden), self.fuse_head)
+        return LogProbs.apply(hidden, weight, targets, temperature, chunk, self.head_dtype(hidden), self.compiled)
 
     def fuse(self) -> None:
         """Compile what surrounds attention, region by region, for any number of tokens: norms, RoPE, SwiGLU and residuals are
@@ -257,7 +257,7 @@ class Transformer(nn.Module):
         for block in self.layers:
             block.self_attn.queries_keys_values = torch.compile(block.self_attn.queries_keys_values, dynamic=True)
             block.add = torch.compile(block.add, dynamic=True)
-        self.fuse_head = True
+        self.compiled = True
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -301,13 +301,14 @@ class LogProbs(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_logp, grad_lse, _):
         (hidden, weight, targets, lse), (temperature, chunk, dtype, fuse) = ctx.saved_tensors, ctx.how
-        h, w, slope = hidden.to(dtype), weight.to(dtype), fused(slope_of_logits) if fuse else slope_of_logits
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
-        for start in range(0, len(hidden), chunk):
-            at = slice(start, start + chunk)
-            d = slope(product(h[at], w.T), targets[at], lse[at], grad_logp[at], grad_lse[at], temperature).to(dtype)
-            grad_hidden[at] = product(d, w)
-            grad_weight += product(d.T, h[at])
+        with torch.autocast(hidden.device.type, enabled=False):
+            h, w, slope = hidden.to(dtype), weight.to(dtype), fused(slope_of_logits) if fuse else slope_of_logits
+            for start in range(0, len(hidden), chunk):
+                at = slice(start, start + chunk)
+                d = slope(product(h[at], w.T), targets[at], lse[at], grad_logp[at], grad_lse[at], temperature).to(dtype)
+                grad_hidden[at] = product(d, w)
+                grad_weight += product(d.T, h[at])
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None, None
 
 

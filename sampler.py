@@ -362,6 +362,8 @@ def weights_as_multiplied(model: Transformer, fp32_head: bool, bf16: bool = True
     cast = lambda name, p: whole(p.detach()).to(torch.float32 if stays(name, p) else torch.bfloat16, copy=True)
     weights = {name: cast(name, p) for name, p in own_weights(model).items()}
     copy.load_state_dict(weights, assign=True)
+    if model.compiled:
+        copy.fuse()
     return copy.requires_grad_(False)
 
 

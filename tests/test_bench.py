@@ -11,11 +11,14 @@ import model as M
 
 
 def test_the_load_is_keyed_and_the_mix_is_short():
-    args = argparse.Namespace(seed=0, prompts=64, prompt_tokens=5, n=16, new=60)
+    args = argparse.Namespace(seed=0, prompts=64, prompt_tokens=5, n=16, new=60, mean=0)
     prompts, same = bench.load(args, False, 50)
     assert [len(p) for p in prompts] == [5] * 64 and same == [60] * 1024 and bench.load(args, False, 50) == (prompts, same)
     lengths = bench.load(args, True, 50)[1]
     assert min(lengths) >= 1 and max(lengths) == 60 and 15 < sum(lengths) / len(lengths) < 25  # a third of the maximum
+    args.mean = 4
+    lengths = bench.load(args, True, 50)[1]
+    assert 4 < sum(lengths) / len(lengths) < 5 and bench.load(args, False, 50)[1] == same
 
 
 def test_the_roofline_by_hand():
@@ -33,6 +36,13 @@ def test_the_command_prints_a_row_for_each_run(tmp_path):
     assert [(r["work"], r["program"]) for r in rows] == [(w, f"ours, {s} slots") for w in ("same", "mix") for s in (2, 6)]
     assert rows[0]["tokens"] == 24 and all(r["tokens_per_s"] > 0 and 0 < r["roofline"] < 2 for r in rows) and said.count("ours, ") == 4
     assert "--preset" in run("bench.py", "sample", "--preset", "2B", ok=False)
+
+
+def test_the_peer_may_have_a_part_of_the_work():
+    pytest.importorskip("transformers")
+    said = run("bench.py", "sample", *"--prompts 3 --n 2 --new 4 --slots 6 --repeats 1 --work mix --peer --peer_prompts 2 --batches 3 --mean 2".split())
+    ours, theirs = (next(line.split() for line in said.splitlines() if name in line and line.startswith("mix ")) for name in ("ours", "generate"))
+    assert int(ours[4]) > int(theirs[4]) >= 4 and "same" not in said and "x transformers' generate" in said
 
 
 @pytest.mark.parametrize("what, rows", [("train", ["pretrain", "sft", "rl update"]), ("step", ["refresh", "sample", "old log-probs", "update"])])

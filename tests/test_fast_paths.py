@@ -13,16 +13,18 @@ from conftest import ROOT, tiny
 
 import common
 import model as M
+from sampler import Sampler, sample
 
 LENGTHS = [7, 12, 1, 12, 5]
 needs_compiler = pytest.mark.skipif(not (shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")), reason="needs a C++ compiler")
 
 
-def loss_and_gradients(model, lengths=LENGTHS, continues=None):
+def loss_and_gradients(model, lengths=LENGTHS, continues=None, bf16=False):
     g = torch.Generator().manual_seed(len(lengths))
     tokens, targets = torch.randint(0, 50, (2, sum(lengths)), generator=g).to(model.lm_head.weight.device)
     model.zero_grad()
-    logp, lse, _ = model.logprobs(model.hidden(tokens, lengths, continues), targets, 0.9)
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
+        logp, lse, _ = model.logprobs(model.hidden(tokens, lengths, continues), targets, 0.9)
     loss = -logp.mean() + 1e-2 * lse.square().mean()
     loss.backward()
     return loss.detach(), [p.grad.clone() for p in model.parameters()]
@@ -80,6 +82,27 @@ def test_compiled_regions_equal_plain_ones_for_any_number_of_tokens():
     assert 3 <= graphs == counters["stats"]["unique_graphs"] <= 6  # one for all blocks and sizes: two regions and the head's two
     with torch.no_grad():
         assert torch.allclose(compiled(torch.tensor([[1, 2, 3]])), plain(torch.tensor([[1, 2, 3]])), atol=1e-5)
+
+
+@needs_compiler
+def test_a_compiled_model_samples_the_same_tokens():
+    """The sampler's passes, of any width, and the trainer's share the code of a region: no recompilation is refused, which would
+    leave eager code without a word. In bf16 the sampler's copy is compiled too."""
+    plain, compiled = tiny().requires_grad_(False), tiny()
+    compiled.fuse()
+    prompts = [[1, 2, 3], [4, 5], [6, 7, 8, 9, 10]]
+    want = sample(plain, prompts, 4, 12, eos=0)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        loss_and_gradients(compiled)
+        for slots in (1, 3, 16):
+            assert [[r.tokens for r in group] for group in sample(compiled, prompts, 4, 12, eos=0, slots=slots)] == [[r.tokens for r in group] for group in want]
+        sampler = Sampler(compiled, 16, bf16=True, paged=True)
+        groups = sampler.sample(prompts, 4, 12, eos=0)
+        loss_and_gradients(compiled, bf16=True)
+    assert sampler.model is not compiled and sampler.model.compiled
+    packed = [common.pack([p] * 4, [r.tokens for r in group]) for p, group in zip(prompts, groups)]
+    trainers = torch.cat([common.response_logprobs(plain, p)[0] for p in packed])
+    assert (trainers - torch.tensor(sum([r.logprobs for group in groups for r in group], []))).abs().mean() < 0.02
 
 
 def attend_in_loops(q, k, v, ends_q, ends_k, longest_q, longest_k, window_size):
@@ -171,8 +194,7 @@ def test_a_gpu_in_bf16_is_near_fp32(continues):
     for compile in (False, True):
         if compile:
             model.fuse()
-        with torch.autocast("cuda", torch.bfloat16):
-            loss, gradients = loss_and_gradients(model, LENGTHS, continues)
+        loss, gradients = loss_and_gradients(model, LENGTHS, continues, bf16=True)
         assert abs(loss.cpu() - wanted[0]) < 0.02
         for a, b in zip(gradients, wanted[1]):
             assert F.cosine_similarity(a.cpu().flatten(), b.flatten(), 0) > 0.99
