@@ -28,14 +28,14 @@ class DenseCache:
     def __init__(self, config, slots: int, columns: int, device, dtype):
         self.heads, self.D, self.device = config.n_kv_heads, config.head_dim, device
         room = lambda: torch.zeros(slots * columns * self.heads * self.D, device=device, dtype=dtype)
-        self.store = [(room(), room()) for _ in range(config.n_layers)]
+        self.stores = [room() for _ in range(2 * config.n_layers + 1)]  # the first is free, so that the others can move
 
     def clear(self, slots: int, longest: int) -> None:
-        empty = self.store[0][0].new_zeros(0, self.heads, 0, self.D)
-        self.own = [(empty, empty) for _ in self.store]
-        self.prompts = [(empty, empty) for _ in self.store]
+        empty = self.stores[0].new_zeros(0, self.heads, 0, self.D)
+        self.own = [(empty, empty) for _ in self.stores[1::2]]
+        self.prompts = list(self.own)
         self.T = 0  # own tokens of the longest response
-        self.pack(torch.zeros(0, dtype=torch.int64), slots, 16)
+        self.move(slots, 16, lambda old, new: new.zero_())
         self.rows: list[int] = []  # the prompt in each row
         self.lengths = torch.zeros(0, dtype=torch.int64, device=self.device)  # (R,)
         self.prompt_of = np.full(slots, -1)  # (S,)
@@ -53,24 +53,23 @@ class DenseCache:
     def reserve(self, slots: np.ndarray, own: np.ndarray) -> bool:
         width, columns = self.own[0][0].shape[::2][:2]
         if own.max() > columns:
-            self.pack(None, width, max(2 * columns, int(own.max())))
+            self.move(width, max(2 * columns, int(own.max())), self.copy)
         self.T = int(own.max())
         return True
 
-    def pack(self, slots: torch.Tensor | None, width: int, columns: int) -> None:
-        """Lay the own tokens of `slots` (None: all) out anew, as the first of `width` slots of `columns` tokens each (or fewer, where the
-        store ends): not many more than needed, since rows that stand far apart are slow to read."""
-        columns = min(columns, len(self.store[0][0]) // (width * self.heads * self.D))
+    def move(self, width: int, columns: int, fill) -> None:
+        """Lay the own tokens out anew, in `width` slots of `columns` tokens each (or fewer, where the stores end), by `fill(old, new)`:
+        not many more columns than needed, since rows that stand far apart are slow to read. Each store moves to the one before it."""
+        columns = min(columns, len(self.stores[0]) // (width * self.heads * self.D))
+        views = [store[: width * self.heads * columns * self.D].view(width, self.heads, columns, self.D) for store in self.stores[:-1]]
+        for old, new in zip(sum(self.own, ()), views):
+            fill(old, new)
+        self.own = list(zip(views[::2], views[1::2]))
+        self.stores = self.stores[-1:] + self.stores[:-1]
 
-        def move(store, old):
-            kept = old[:, :, : self.T].clone() if slots is None else old[slots, :, : self.T]  # copies: old and new overlap
-            new = store[: width * self.heads * columns * self.D].view(width, self.heads, columns, self.D)
-            new[: len(kept), :, : self.T] = kept
-            new[: len(kept), :, self.T :] = 0.0
-            new[len(kept) :] = 0.0
-            return new
-
-        self.own = [(move(a, k), move(b, v)) for (a, b), (k, v) in zip(self.store, self.own)]
+    def copy(self, old: torch.Tensor, new: torch.Tensor) -> None:
+        new[:, :, : self.T] = old[:, :, : self.T]
+        new[:, :, self.T :] = 0.0
 
     def publish(self) -> None:
         pass
@@ -105,7 +104,12 @@ class DenseCache:
 
     def keep(self, slots: torch.Tensor, width: int) -> None:
         """Move these slots to the front and drop the others."""
-        self.pack(slots, width, self.own[0][0].shape[2])
+
+        def fill(old, new):
+            torch.index_select(old, 0, slots, out=new[: len(slots)])
+            new[len(slots) :] = 0.0
+
+        self.move(width, self.own[0][0].shape[2], fill)
         self.prompt_of = self.prompt_of[slots.numpy()]
         self.arrange()
 
@@ -135,23 +139,28 @@ class DenseCache:
         at = lambda n: torch.arange(n, device=column.device)
         T, heads, columns, D = self.T, self.heads, self.own[0][0].shape[2], self.D
         new = ((at(width)[:, None] * heads + at(heads)) * columns + column[:, None]).flatten()  # (S * n_kv_heads,) the new token's rows
-        not_prompt = (at(self.prompts[0][0].shape[2]) >= self.lengths[:, None])[:, None, None]  # (R, 1, 1, Tp)
-        not_own = (at(T) > column[:, None])[:, None, None]  # (S, 1, 1, T)
+        if_any = lambda mask: mask[:, None, None] if mask.is_cuda or mask.any() else None  # a GPU would have to be waited for
+        not_prompt = if_any(at(self.prompts[0][0].shape[2]) >= self.lengths[:, None])  # (R, 1, 1, Tp)
+        not_own = if_any((at(T) > column[:, None]) & state.alive[:width, None])  # (S, 1, 1, T); what an ended slot reads is nobody's
 
         def part(q, k, v, unseen):  # (rows, n_kv_heads, queries, D) -> output, log of the sum of exp(score) (.., queries, 1)
-            scores = (q @ k.transpose(2, 3)).float().masked_fill_(unseen, float("-inf"))
-            weights = scores.log_softmax(-1)
+            scores = (q @ k.transpose(2, 3)).float()
+            weights = (scores if unseen is None else scores.masked_fill_(unseen, float("-inf"))).log_softmax(-1)
             lse = scores[..., :1] - weights[..., :1]  # the first token is always seen
             return weights.exp_().to(v.dtype) @ v, lse
 
         def attend(layer, q, k, v):  # q (S, n_heads, D); k, v (S, n_kv_heads, D)
             own_k, own_v = self.own[layer]
-            own_k.flatten(0, 2)[new] = k.flatten(0, 1).to(own_k.dtype)
-            own_v.flatten(0, 2)[new] = v.flatten(0, 1).to(own_v.dtype)
+            if not_own is None:  # all slots are at the same column
+                own_k[:, :, T - 1], own_v[:, :, T - 1] = k, v
+            else:
+                own_k.flatten(0, 2)[new], own_v.flatten(0, 2)[new] = k.flatten(0, 1).to(own_k.dtype), v.flatten(0, 1).to(own_v.dtype)
             q = (q * D**-0.5).to(own_k.dtype).unflatten(1, (heads, -1))  # (S, n_kv_heads, group, D)
-            of_prompt, log_a = part(q.flatten(0, 1)[self.to_prompts].flatten(2, 3), *self.prompts[layer], not_prompt)  # (R, n_kv_heads, G * group, .)
+            by_prompt = q.flatten(0, 1).index_select(0, self.to_prompts.flatten())  # (R * n_kv_heads * G, group, D)
+            by_prompt = by_prompt.view(*self.to_prompts.shape[:2], -1, D)  # (R, n_kv_heads, G * group, D)
+            of_prompt, log_a = part(by_prompt, *self.prompts[layer], not_prompt)
             of_own, log_b = part(q, own_k[:, :, :T], own_v[:, :, :T], not_own)  # (S, n_kv_heads, group, .)
-            by_slot = lambda x: x.unflatten(2, (-1, q.shape[2])).flatten(0, 2)[self.to_slots]  # -> (S, n_kv_heads, group, .)
+            by_slot = lambda x: x.view(-1, *q.shape[2:3], x.shape[-1]).index_select(0, self.to_slots.flatten()).view_as(of_own[..., : x.shape[-1]])
             share = (by_slot(log_a) - log_b).sigmoid().to(of_own.dtype)
             return of_own.lerp(by_slot(of_prompt), share).flatten(1, 2)  # (S, n_heads, D)
 

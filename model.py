@@ -86,9 +86,11 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide, weight = x.float(), self.weight.float()
         if x.is_cuda or torch.compiler.is_compiling():
-            return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
-        return Normalise.apply(x.float(), self.weight.float(), self.eps).to(x.dtype)
+            return F.rms_norm(wide, weight.shape, weight, self.eps).to(x.dtype)
+        out = Normalise.apply(wide, weight, self.eps) if torch.is_grad_enabled() else Normalise.compute(wide, weight, self.eps)[0]
+        return out.to(x.dtype)
 
 
 class Normalise(torch.autograd.Function):
@@ -96,11 +98,16 @@ class Normalise(torch.autograd.Function):
     d weight = sum over tokens of g x r, and dx = r (g weight - x r^2 mean(g weight x))."""
 
     @staticmethod
-    def forward(ctx, x, weight, eps):
+    def compute(x, weight, eps):
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()  # (N, 1)
         r = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+        return (x * r).mul_(weight), r
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        out, r = Normalise.compute(x, weight, eps)
         ctx.save_for_backward(x, weight, r)
-        return (x * r).mul_(weight)
+        return out
 
     @staticmethod
     def backward(ctx, g):

@@ -384,15 +384,13 @@ def check_lengths(model: Transformer, prompts: list[list[int]], max_new_tokens) 
 def draw(logits: torch.Tensor, u: torch.Tensor, temperature: float, top_p: float):
     """One token per row of logits (S, V), by inverting the cumulative distribution at u (S,) in [0, 1).
 
-    Returns the tokens and their log-probs (S,) in the whole distribution at the temperature, whatever top_p cuts. The logits
-    are overwritten.
+    Returns the tokens and their log-probs (S,) in the whole distribution at the temperature, whatever top_p cuts.
     """
     if temperature > 0 and temperature != 1:
         logits = logits / temperature
-    highest = logits.amax(-1, keepdim=True)
-    weight = logits.sub_(highest).exp_()  # (S, V) probabilities, not normalised yet
+    weight = logits.softmax(-1)  # (S, V)
     blocks = block_sums(weight)  # (S, V / 32)
-    total = blocks.sum(-1)  # (S,)
+    total = blocks.sum(-1)  # (S,) 1, but for rounding
     if temperature == 0:
         token = logits.argmax(-1)
     else:
