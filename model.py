@@ -131,7 +131,11 @@ def rope_angles(positions: torch.Tensor, config: ModelConfig) -> tuple[torch.Ten
 
 def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turn the pairs (i, i + head_dim/2) of x (N, heads, head_dim): (a, b) -> (a cos - b sin, b cos + a sin). In fp32."""
-    halves_swapped = x.float().roll(x.shape[-1] // 2, dims=-1)  # (b, a); the sign of the first half is in `sin`
+    half = x.shape[-1] // 2
+    if torch.compiler.is_compiling():  # the compiler vectorises halves; it would roll one element at a time
+        (a, b), cos, sin = x.float().chunk(2, dim=-1), cos[..., :half], sin[..., half:]
+        return torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
+    halves_swapped = x.float().roll(half, dims=-1)  # (b, a); the sign of the first half is in `sin`
     return torch.addcmul(x.float() * cos, halves_swapped, sin).to(x.dtype)
 
 
