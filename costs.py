@@ -158,7 +158,7 @@ def logits_bytes(shape: ModelConfig, predicted: float, bf16: bool = True, compil
 
 def head_chunk(shape: ModelConfig, cpu: bool = False) -> int:
     """Tokens whose logits exist at a time, as in Transformer.logprobs."""
-    return max(256, (2**19 if cpu else 2**28) // shape.vocab_size)
+    return max(256, (2**21 if cpu else 2**28) // shape.vocab_size)
 
 
 # ---------------------------------------------------------------------------------------------- a plan

@@ -258,10 +258,10 @@ class Transformer(nn.Module):
 
         The one place where logits become log-probs: every loss uses it, at the sampler's temperature. The entropy
         carries no gradient: it is a metric here, not a bonus. `chunk`: tokens whose logits exist at a time; by default 1 GB
-        of them on a GPU, and what stays in a CPU's cache.
+        of them on a GPU, 8 MB on a CPU, of the size of its cache.
         """
         weight = self.lm_head.weight[: self.config.vocab_size]  # padding rows have no probability
-        chunk = chunk or max(256, (2**28 if hidden.is_cuda else 2**19) // len(weight))
+        chunk = chunk or max(256, (2**28 if hidden.is_cuda else 2**21) // len(weight))
         return LogProbs.apply(hidden, weight, targets, temperature, chunk, self.head_dtype(hidden), self.compiled)
 
     def fuse(self) -> None:
