@@ -137,7 +137,8 @@ class DenseCache:
         """
         column = (state.column[:width] - 1).clamp(min=0)  # (S,) of the new token among the slot's own
         at = lambda n: torch.arange(n, device=column.device)
-        T, heads, columns, D = self.T, self.heads, self.own[0][0].shape[2], self.D
+        T, R, heads, columns, D = self.T, len(self.lengths), self.heads, self.own[0][0].shape[2], self.D
+        to_prompts, to_slots = self.to_prompts.flatten(), self.to_slots.flatten()
         new = ((at(width)[:, None] * heads + at(heads)) * columns + column[:, None]).flatten()  # (S * n_kv_heads,) the new token's rows
         if_any = lambda mask: mask[:, None, None] if mask.is_cuda or mask.any() else None  # a GPU would have to be waited for
         not_prompt = if_any(at(self.prompts[0][0].shape[2]) >= self.lengths[:, None])  # (R, 1, 1, Tp)
@@ -156,11 +157,11 @@ class DenseCache:
             else:
                 own_k.flatten(0, 2)[new], own_v.flatten(0, 2)[new] = k.flatten(0, 1).to(own_k.dtype), v.flatten(0, 1).to(own_v.dtype)
             q = (q * D**-0.5).to(own_k.dtype).unflatten(1, (heads, -1))  # (S, n_kv_heads, group, D)
-            by_prompt = q.flatten(0, 1).index_select(0, self.to_prompts.flatten())  # (R * n_kv_heads * G, group, D)
-            by_prompt = by_prompt.view(*self.to_prompts.shape[:2], -1, D)  # (R, n_kv_heads, G * group, D)
+            group = q.shape[2]
+            by_prompt = q.flatten(0, 1).index_select(0, to_prompts).view(R, heads, -1, D)  # (R, n_kv_heads, G * group, D)
             of_prompt, log_a = part(by_prompt, *self.prompts[layer], not_prompt)
             of_own, log_b = part(q, own_k[:, :, :T], own_v[:, :, :T], not_own)  # (S, n_kv_heads, group, .)
-            by_slot = lambda x: x.view(-1, *q.shape[2:3], x.shape[-1]).index_select(0, self.to_slots.flatten()).view_as(of_own[..., : x.shape[-1]])
+            by_slot = lambda x: x.view(-1, group, x.shape[-1]).index_select(0, to_slots).view(width, heads, group, -1)
             share = (by_slot(log_a) - log_b).sigmoid().to(of_own.dtype)
             return of_own.lerp(by_slot(of_prompt), share).flatten(1, 2)  # (S, n_heads, D)
 
