@@ -353,6 +353,10 @@ def main() -> None:
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--out", default="", help="a jsonl to append the rows to")
     args = parser.parse_args()
+    for name in ("prompts", "prompt_tokens", "n", "new", "slots", "batch", "seq_len", "micro_tokens", "batches"):
+        common.check(np.min(getattr(args, name)) >= 1, f"--{name}: 1 or more")
+    for name in ("mean", "peer_prompts", "repeats"):
+        common.check(getattr(args, name) >= 0, f"--{name}: 0, which is the default, or more")
     common.keep_freed_memory()  # as the training scripts do
     rows = {"sample": bench_sample, "train": bench_train, "step": bench_step}[args.what](args)
     for row in rows if args.out else []:

@@ -38,6 +38,11 @@ def test_the_command_prints_a_row_for_each_run(tmp_path):
     assert "--preset" in run("bench.py", "sample", "--preset", "2B", ok=False)
 
 
+@pytest.mark.parametrize("flag, value", [("--prompts", "0"), ("--slots", "4,0"), ("--mean", "-5"), ("--peer_prompts", "-1")])
+def test_impossible_sizes_end_in_one_line(flag, value):
+    assert run("bench.py", "sample", flag, value, ok=False).strip().splitlines()[-1].startswith(f"bench.py: {flag}: ")
+
+
 def test_the_peer_may_have_a_part_of_the_work():
     pytest.importorskip("transformers")
     said = run("bench.py", "sample", *"--prompts 3 --n 2 --new 4 --slots 6 --repeats 1 --work mix --peer --peer_prompts 2 --batches 3 --mean 2".split())
