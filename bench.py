@@ -17,12 +17,18 @@ the run on a GPU, that of the process so far on a CPU.
     python bench.py train --preset 1B --batch 8 --seq_len 4096 --peer --compile      # both compiled too
     python bench.py step                     # one whole GRPO step by phase
 
+Each program of `train` has a process of its own. On a CPU they take steps in turn, so that a machine whose speed varies is the
+same for all; transformers runs as its users have it, and once more keeping freed memory as our scripts do.
+
 MFU: 6 FLOPs per multiplying weight and token, and attention counted over all pairs, of 989 TFLOP/s (H100 and H200, bf16,
 dense), or of the matrix products measured in the same run on a CPU. In the RL update a prompt is computed once for all
 its rollouts: speed counts it for each, as the peer computes it, MFU counts it once.
 """
 
 import argparse
+import contextlib
+import importlib
+import multiprocessing
 import platform
 import resource
 import time
@@ -38,6 +44,7 @@ from sampler import Sampler
 
 BENCH = ModelConfig(vocab_size=1024, padded_vocab_size=1024, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=512, max_seq_len=2048)
 MODELS = {"bench": BENCH, **PRESETS}  # 1.3M parameters, and the real ones
+KEPT = "freed memory kept"
 
 
 def copy_bandwidth(device) -> float:
@@ -148,9 +155,13 @@ def runs_of(work: str, samplers: list[Sampler], peer, args) -> list[tuple]:
     return runs
 
 
-def new_model(args) -> Transformer:
+def shape_of(args) -> Transformer:
     shape = MODELS[args.preset]
-    model = Transformer(shape if shape.vocab_size else replace(shape, vocab_size=1024, padded_vocab_size=1024))
+    return Transformer(shape if shape.vocab_size else replace(shape, vocab_size=1024, padded_vocab_size=1024))
+
+
+def new_model(args) -> Transformer:
+    model = shape_of(args)
     model.init_weights(args.seed)
     return model.to(common.device())
 
@@ -251,44 +262,90 @@ def peer_backward(hf, sequences: list[list[int]], micro_tokens: int) -> None:
             hf(input_ids=tokens, attention_mask=ragged, labels=tokens.masked_fill(real == 0, -100)).loss.backward()
 
 
+def programs_of(args) -> list[str]:
+    """The programs of `train`. On a CPU transformers runs twice: as its users have it, and keeping freed memory as our scripts do."""
+    names = ["ours"] + ["ours, compiled"] * args.compile
+    if args.peer:
+        names += ["transformers"] + [f"transformers, {KEPT}"] * (common.device().type == "cpu") + ["transformers, compiled"] * args.compile
+    return names
+
+
+def serve(pipe, name: str, args) -> None:
+    """In a process of its own: build the program, then take a step of each kind asked for; answers (seconds, peak bytes)."""
+    if "ours" in name or KEPT in name:
+        common.keep_freed_memory()
+    device, program = common.device(), new_model(args)
+    work = training_work(args, program.config)
+    if "ours" not in name:
+        program = peer_of(program).float().train().requires_grad_(True)
+    if "compiled" in name:
+        program.fuse() if "ours" in name else program.compile()
+    optimizer = torch.optim.AdamW(program.parameters(), lr=1e-6, fused=True)
+
+    def run(sequences, ours_backward):
+        ours_backward(program) if "ours" in name else peer_backward(program, sequences, args.micro_tokens)
+        common.clipped_step(program, optimizer, 1.0)
+
+    while step := pipe.recv():
+        sequences, _, ours_backward = work[step]
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        pipe.send((clocked(lambda: run(sequences, ours_backward), device), peak_bytes(device)))
+
+
+@contextlib.contextmanager
+def processes(names: list[str], args):
+    """-> ask(name, step): seconds of one such step of that program, and its peak bytes."""
+    context, pipes, children = multiprocessing.get_context("spawn"), {}, []
+    for name in names:
+        pipes[name], theirs = context.Pipe()
+        children.append(context.Process(target=serve, args=(theirs, name, args), daemon=True))
+        children[-1].start()
+        theirs.close()
+
+    def ask(name, step):
+        time.sleep(0.05)  # the threads of the program before wait in a loop for some milliseconds
+        try:
+            pipes[name].send(step)
+            return pipes[name].recv()
+        except (EOFError, OSError):
+            raise UserError(f"{name} ended within {step}; its own message is above") from None
+
+    yield ask
+    for pipe in pipes.values():
+        pipe.send(None)
+    for child in children:
+        child.join()
+
+
 def bench_train(args) -> list[dict]:
     """One optimizer step of pre-training, SFT and the RL update: gradient, clipping, AdamW."""
-    device = common.device()
-    model = new_model(args)
+    device, names = common.device(), programs_of(args)
+    with torch.device("meta"):
+        model = shape_of(args)
+    if args.peer:
+        importlib.import_module("transformers")  # missing, it is said before work starts
     rate = matmul_rate(device)
     peak = 989e12 if device.type == "cuda" else rate  # H100 and H200, bf16, dense
     print(f"{model.num_parameters():,} parameters; {where(device)}; matrix products at {rate / 1e12:.3f} TFLOP/s; MFU of {peak / 1e12:.3f} TFLOP/s\n")
-    print(f"{'step':<10} {'program':<26} {'tokens':>8} {'seconds':>8} {'tokens/s':>9} {'MFU':>5} {'of matmul':>9} {'peak GB':>8}")
-    programs = {"ours": model}
-    if args.compile:
-        programs["ours, compiled"] = new_model(args)
-        programs["ours, compiled"].fuse()
-    if args.peer:
-        programs["transformers"] = peer_of(model).float().train().requires_grad_(True)
-        if args.compile:
-            programs["transformers, compiled"] = torch.compile(peer_of(model).float().train().requires_grad_(True))
-    rows = []
-    for step, (sequences, computed, ours_backward) in training_work(args, model.config).items():
-        speeds = {}
-        for name, program in programs.items():
-            optimizer = torch.optim.AdamW(program.parameters(), lr=1e-6, fused=True)
-
-            def run(program=program, optimizer=optimizer, ours="ours" in name, sequences=sequences, backward=ours_backward):
-                backward(program) if ours else peer_backward(program, sequences, args.micro_tokens)
-                common.clipped_step(program, optimizer, 1.0)
-
-            run()  # moments are made, kernels compiled
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            seconds = float(np.median([clocked(run, device) for _ in range(args.repeats or 5)]))
-            n_tokens = sum(map(len, sequences))
-            work = flops(model, [len(s) for s in sequences], computed if "ours" in name else n_tokens)
-            memory = peak_bytes(device)
-            speeds[name] = n_tokens / seconds
-            rows.append({"step": step, "program": name, "tokens": n_tokens, "seconds": seconds, "tokens_per_s": speeds[name], "mfu": work / seconds / peak, "of_matmul": work / seconds / rate, "peak_bytes": memory})  # fmt: skip
-            print(f"{step:<10} {name:<26} {n_tokens:>8,} {seconds:>8.3f} {speeds[name]:>9,.0f} {work / seconds / peak:>5.0%} {work / seconds / rate:>9.0%} {memory / 1e9:>8.2f}", flush=True)
-        for name in [n for n in speeds if "ours" not in n]:
-            print(f"{step}: " + ", ".join(f"{mine} {speeds[mine] / speeds[name]:.2f} x" for mine in speeds if "ours" in mine) + f" {name}")
+    print(f"{'step':<10} {'program':<32} {'tokens':>8} {'seconds':>8} {'tokens/s':>9} {'MFU':>5} {'of matmul':>9} {'peak GB':>8}")
+    work = {step: (sequences, computed) for step, (sequences, computed, _) in training_work(args, model.config).items()}
+    rows, speeds = [], {}
+    for together in [names] if device.type == "cpu" else [[name] for name in names]:  # a GPU's memory holds one
+        with processes(together, args) as ask:
+            for step, (sequences, computed) in work.items():
+                for _ in range(2):  # moments are made, kernels compiled
+                    [ask(name, step) for name in together]
+                turns = [[ask(name, step) for name in together] for _ in range(args.repeats or 9)]
+                for name, answers in zip(together, zip(*turns)):
+                    seconds, memory = (float(f(values)) for f, values in zip((np.median, max), zip(*answers)))
+                    n_tokens = sum(map(len, sequences))
+                    done = flops(model, [len(s) for s in sequences], computed if "ours" in name else n_tokens)
+                    speeds[step, name] = n_tokens / seconds
+                    rows.append({"step": step, "program": name, "tokens": n_tokens, "seconds": seconds, "tokens_per_s": n_tokens / seconds, "mfu": done / seconds / peak, "of_matmul": done / seconds / rate, "peak_bytes": memory})  # fmt: skip
+                    print(f"{step:<10} {name:<32} {n_tokens:>8,} {seconds:>8.3f} {n_tokens / seconds:>9,.0f} {done / seconds / peak:>5.0%} {done / seconds / rate:>9.0%} {memory / 1e9:>8.2f}", flush=True)
+    for step, theirs in [key for key in speeds if "ours" not in key[1]]:
+        print(f"{step}: " + "; ".join(f"{ours} {speeds[step, ours] / speeds[step, theirs]:.2f} x" for ours in names if "ours" in ours) + f" as fast as {theirs}")
     return rows
 
 
@@ -334,9 +391,9 @@ def main() -> None:
     sizes = lambda text: [int(part) for part in text.split(",")]
     parser.add_argument("what", choices=["sample", "train", "step"])
     parser.add_argument("--preset", default="bench", choices=[*MODELS], help="the model; random weights")
-    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--prompts", type=int, help="default 64; in train 16")
     parser.add_argument("--prompt_tokens", type=int, default=40)
-    parser.add_argument("--n", type=int, default=16, help="rollouts per prompt")
+    parser.add_argument("--n", type=int, help="rollouts per prompt; default 16; in train 8")
     parser.add_argument("--new", type=int, default=64, help="tokens per rollout, at most")
     parser.add_argument("--mean", type=float, default=0, help="their mean in mix, where nothing is cut; default a third of --new")
     parser.add_argument("--work", choices=["same", "mix", "both"], default="both", help="of sample")
@@ -348,11 +405,13 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="our regions compiled; in train a row more, and transformers' model compiled too")
     parser.add_argument("--peer_prompts", type=int, default=0, help="transformers samples from the first so many prompts; default all")
     parser.add_argument("--batches", type=sizes, default=[128, 256, 512], help="batch sizes of its generate")
-    parser.add_argument("--repeats", type=int, default=0, help="runs of each: the fastest of 2 in sample, the median of 5 in train")
+    parser.add_argument("--repeats", type=int, default=0, help="runs of each: the fastest of 2 in sample, the median of 9 in train")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--out", default="", help="a jsonl to append the rows to")
     args = parser.parse_args()
+    for name, usual in {"prompts": (64, 16), "n": (16, 8)}.items():
+        setattr(args, name, usual[args.what == "train"] if getattr(args, name) is None else getattr(args, name))
     for name in ("prompts", "prompt_tokens", "n", "new", "slots", "batch", "seq_len", "micro_tokens", "batches"):
         common.check(np.min(getattr(args, name)) >= 1, f"--{name}: 1 or more")
     for name in ("mean", "peer_prompts", "repeats"):
