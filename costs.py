@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from attention import SHORT
 from kvcache import PAGE
 from model import ModelConfig, Transformer
 
@@ -116,7 +117,7 @@ def copy_bytes(shape: ModelConfig, fp32_head: bool = False) -> float:
 # tests/test_plan.py compares each column with what autograd holds.
 SAVED = [
     ("x, read by q_proj, k_proj and v_proj", "d", 4, 6, 2), ("q before its norm", "q", 4, 4, 2), ("k before its norm", "kv", 4, 4, 2),
-    ("q turned", "q, attention", 4, 2, 2), ("k turned", "kv, attention", 4, 2, 2), ("v", "kv, attention", 4, 2, 2),
+    ("q turned", "q, attention", 4, 2, 2), ("k turned", "keys, attention", 4, 2, 2), ("v", "keys, attention", 4, 2, 2),
     ("what attention gives, read by o_proj", "q, attention", 4, 2, 2), ("logsumexp of the scores", "heads, attention", 4, 4, 4),
     ("o_proj's output", "d", 4, 4, 2), ("x after attention, read by gate_proj and up_proj", "d", 4, 4, 2),
     ("gate", "f", 4, 2, 2), ("silu(gate)", "f", 4, 2, 0), ("up", "f", 4, 2, 2), ("silu(gate) * up, read by down_proj", "f", 4, 2, 2),
@@ -125,20 +126,27 @@ SAVED = [
 MODES = ("cpu", "eager", "compiled")
 
 
-def activation_bytes(shape: ModelConfig, tokens: float, mode="compiled", padded_tokens: float | None = None, keys=0.0, checkpoint=False) -> float:
+def activation_bytes(shape: ModelConfig, tokens: float, mode="compiled", rows: tuple[float, int] | None = None, keys=0.0, checkpoint=False) -> float:
     """Saved for backward by all blocks and around them; with `checkpoint` the blocks' inputs, and all of the one gone back through.
 
-    On a CPU ragged sequences are padded for attention (padded_tokens), and o_proj reads a packed copy of what attention gives. On
+    On a CPU sequences are padded to `rows` of one length for attention, (how many, their tokens). Short ones keep q, k and v for
+    each head and the probabilities, but no logsumexp; of long ragged ones o_proj reads a packed copy of what attention gives. On
     a GPU attention takes packed sequences. Where responses continue shared prompts it reads their keys and values from a copy,
     `keys` tokens with the prompt's for each response, and o_proj again reads a packed copy."""
-    ragged = mode == "cpu" and padded_tokens is not None and padded_tokens != tokens
+    padded = math.prod(rows) if rows and mode == "cpu" else tokens
+    short = mode == "cpu" and rows is not None and rows[1] <= SHORT
     width = {"d": shape.d_model, "q": shape.d_model, "kv": shape.n_kv_heads * shape.head_dim, "f": shape.d_ff, "heads": shape.n_heads, "four": 4}
-    block = 4 * shape.d_model * tokens if ragged else 0.0
+    width["keys"] = width["kv"]
+    block = 4 * shape.d_model * tokens if padded != tokens or short else 0.0
+    if short:
+        width |= {"keys": width["q"], "heads": 0}
+        seen = sum((min(end + 64, rows[1]) - end) * min(end + 64, rows[1]) for end in range(0, rows[1], 64))  # query-key pairs of a row
+        block += 4 * shape.n_heads * rows[0] * seen - 4 * shape.d_model * padded  # what attention gives is kept packed alone
     if keys:
         block += 2 * shape.d_model * (tokens + 2 * keys)
     for _, what, *bytes_per_number in SAVED:
         name, _, attention = what.partition(", ")
-        block += (padded_tokens if ragged and attention else tokens) * width[name] * bytes_per_number[MODES.index(mode)]
+        block += (padded if attention else tokens) * width[name] * bytes_per_number[MODES.index(mode)]
     around = tokens * (4 * shape.d_model + 2 * 4 * shape.head_dim)  # what the last norm reads; cos and sin
     return around + (4 * shape.d_model * tokens * shape.n_layers + block if checkpoint else shape.n_layers * block)
 
@@ -203,8 +211,9 @@ class Plan:
         self.compute(name, tokens, train_flops(self.shape, tokens, context, predicted), repeated)
 
 
-def hold_training(plan: Plan, tokens: float, predicted: float, moments: int = 2, weight_copies: int = 0, keys: float = 0.0) -> None:
-    """The parts of a training step's memory; `tokens` of one forward pass on one GPU, of which `predicted` go through the head."""
+def hold_training(plan: Plan, tokens: float, predicted: float, longest: float, moments: int = 2, weight_copies: int = 0, keys: float = 0.0) -> None:
+    """The parts of a training step's memory; `tokens` of one forward pass on one GPU, in sequences of `longest`, of which `predicted`
+    go through the head."""
     shape, N, P, cpu = plan.shape, plan.machine.gpus, parameters(plan.shape), plan.machine.gpu == "cpu"
     plan.memory |= {"weights, fp32, sharded": 4 * P["all"] / N, f"{moments} moments, fp32, sharded": 4 * moments * P["all"] / N}
     if weight_copies:
@@ -223,7 +232,7 @@ def hold_training(plan: Plan, tokens: float, predicted: float, moments: int = 2,
         around["gradients inside a block, bf16"] = tokens * (6 * shape.d_ff + 12 * shape.d_model)
     mode = "cpu" if cpu else "compiled" if plan.compile else "eager"  # a CPU's compiled regions keep less; memory is not its limit
     how = ", checkpointed" * plan.checkpoint + ("" if cpu else f", {mode}")
-    around[f"activations of {tokens:,.0f} tokens{how}"] = activation_bytes(shape, tokens, mode, keys=0.0 if cpu else keys, checkpoint=plan.checkpoint)
+    around[f"activations of {tokens:,.0f} tokens{how}"] = activation_bytes(shape, tokens, mode, (tokens / longest, math.ceil(longest)), 0.0 if cpu else keys, plan.checkpoint)
     chunk = head_chunk(shape, cpu)
     head = logits_bytes(shape, predicted, not (cpu or plan.fp32_head), plan.compile, chunk)
     around[f"logits, {min(predicted, chunk):,.0f} tokens at a time, head's gradient"] = head

@@ -10,7 +10,6 @@ decoder itself is written once.
 """
 
 import functools
-import inspect
 import json
 import os
 import sys
@@ -21,12 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-
-    HAS_VARLEN = "window_size" in inspect.signature(varlen_attn).parameters  # (-1, 0) is causal; versions without it are left alone
-except ImportError:
-    HAS_VARLEN = False
+from attention import causal_attention
 
 torch.set_float32_matmul_precision("highest")  # fp32 means fp32: parity and reproducibility before speed
 
@@ -354,100 +348,6 @@ def slope_of_logits(logits, targets, lse, grad_logp, grad_lse, temperature):
 @functools.cache
 def fused(function):
     return torch.compile(function, dynamic=True)
-
-
-def causal_attention(lengths: list[int], device, continues: list[int] | None = None):
-    """`attend` for packed sequences: each token sees itself and what came before it in its own sequence.
-
-    Sequences of one length are a plain (B, T) batch. Otherwise flash attention takes the pack as it is, on a GPU in bf16;
-    elsewhere q, k, v are laid out right-padded for attention alone (the rest of the network never sees padding): a causal
-    query never looks right, so the padding needs no mask.
-    """
-    if continues:
-        return branching_attention(lengths, device, continues)
-    B, T = len(lengths), max(lengths)
-    if min(lengths) == T:
-        return lambda layer, q, k, v: sdpa(*(x.unflatten(0, (B, T)) for x in (q, k, v)), is_causal=True).flatten(0, 1)
-    ends = ends_of_each(lengths, device)
-    to_padded, real = padded_index(start_of_each(lengths), torch.tensor(lengths))
-    to_padded, to_packed = to_padded.to(device), real.flatten().nonzero()[:, 0].to(device)  # (B*T,) into N, (N,) into B*T
-
-    def attend(layer, q, k, v):
-        if takes_packed(q):
-            return packed_attention(q, k, v, ends, ends, T, T)  # (N, n_heads, head_dim)
-        q, k, v = (x.index_select(0, to_padded).unflatten(0, (B, T)) for x in (q, k, v))  # (B, T, heads, head_dim)
-        return sdpa(q, k, v, is_causal=True).flatten(0, 1).index_select(0, to_packed)
-
-    return attend
-
-
-def branching_attention(lengths: list[int], device, continues: list[int]):
-    """`attend` where the last sequences continue earlier ones: their queries see the shared beginning, then their own."""
-    n_roots = len(lengths) - len(continues)
-    roots = causal_attention(lengths[:n_roots], device)
-    N, starts, sizes = sum(lengths[:n_roots]), start_of_each(lengths), torch.tensor(lengths)
-    shared, own = sizes[continues], sizes[n_roots:]  # (C,) tokens of each branch's beginning, and its own
-    column = torch.arange(int((shared + own).max()))[None]  # (1, Tk)
-    of_shared, of_own = starts[continues][:, None] + column, starts[n_roots:, None] + column - shared[:, None]  # (C, Tk)
-    is_key = column < (shared + own)[:, None]  # (C, Tk)
-    index = torch.where(column < shared[:, None], of_shared, torch.where(is_key, of_own, 0))  # (C, Tk) into N
-    keys_packed, ends_q, ends_k = index[is_key].to(device), ends_of_each(own, device), ends_of_each(shared + own, device)
-    longest_q, longest_k = int(own.max()), column.shape[1]
-
-    @functools.cache
-    def padded():
-        to_queries, real = padded_index(starts[n_roots:] - N, own)  # (C*Tq,) into the branches' tokens; (C, Tq)
-        last_seen = shared[:, None] + torch.arange(real.shape[1])[None]  # (C, Tq) query j sees the beginning and own 0 .. j
-        unseen = (column[:, None] > last_seen[:, :, None])[:, None].to(device)  # (C, 1, Tq, Tk)
-        mask = torch.zeros(unseen.shape, device=device).masked_fill_(unseen, float("-inf"))
-        return to_queries.to(device), index.flatten().to(device), real.flatten().nonzero()[:, 0].to(device), mask
-
-    def attend(layer, q, k, v):
-        of_roots = roots(layer, q[:N], k[:N], v[:N])  # (N, n_heads, head_dim)
-        if takes_packed(q):
-            keys, values = (x.index_select(0, keys_packed) for x in (k, v))
-            return torch.cat((of_roots, packed_attention(q[N:], keys, values, ends_q, ends_k, longest_q, longest_k)))
-        to_queries, to_keys, to_packed, mask = padded()
-        queries = q[N:].index_select(0, to_queries).unflatten(0, (len(own), -1))  # (C, Tq, n_heads, head_dim)
-        keys, values = (x.index_select(0, to_keys).unflatten(0, (len(own), -1)) for x in (k, v))  # (C, Tk, n_kv_heads, head_dim)
-        out = sdpa(queries, keys, values, attn_mask=mask.to(q.dtype)).flatten(0, 1)  # (C*Tq, n_heads, head_dim)
-        return torch.cat((of_roots, out.index_select(0, to_packed)))
-
-    return attend
-
-
-def takes_packed(q: torch.Tensor) -> bool:
-    """Whether flash attention for packed sequences runs here."""
-    return HAS_VARLEN and q.is_cuda and q.dtype == torch.bfloat16
-
-
-def packed_attention(q, k, v, ends_q, ends_k, longest_q: int, longest_k: int) -> torch.Tensor:
-    """q (Nq, n_heads, head_dim), k and v (Nk, n_kv_heads, head_dim): each sequence's queries are the last of its keys, and causal."""
-    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) if q.shape[1] > k.shape[1] else x for x in (k, v))
-    return varlen_attn(q, k, v, ends_q, ends_k, longest_q, longest_k, window_size=(-1, 0))
-
-
-def sdpa(q, k, v, **how) -> torch.Tensor:
-    """(B, T, heads, head_dim) each -> (B, T, n_heads, head_dim)."""
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, heads, T, head_dim)
-    return F.scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1], **how).transpose(1, 2)
-
-
-def start_of_each(lengths: list[int]) -> torch.Tensor:
-    """Where each packed sequence begins, (B,)."""
-    return torch.tensor([0, *lengths[:-1]]).cumsum(0)
-
-
-def ends_of_each(lengths, device) -> torch.Tensor:
-    """0, then where each packed sequence ends, (B + 1,) int32."""
-    return F.pad(torch.as_tensor(lengths).cumsum(0), (1, 0)).int().to(device)
-
-
-def padded_index(starts: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sequences at starts (B,) of lengths (B,) -> index (B*T,) that lays them out right-padded, and which are real (B, T)."""
-    column = torch.arange(int(lengths.max()))[None]  # (1, T)
-    real = column < lengths[:, None]  # (B, T)
-    return torch.where(real, starts[:, None] + column, 0).flatten(), real
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints

@@ -47,7 +47,7 @@ def plan_pretrain(plan: Plan, config) -> None:
     check(not late, f"--keep {','.join(late)} lies beyond --tokens {config.tokens}")
     plan.train("update", steps * per_step, config.seq_len)
     rows = min(max(1, config.micro_tokens // config.seq_len), -(-config.batch // plan.machine.gpus))  # of one forward pass
-    hold_training(plan, rows * config.seq_len, rows * (config.seq_len - 1))
+    hold_training(plan, rows * config.seq_len, rows * (config.seq_len - 1), config.seq_len)
     store(plan, len(config.keep.split(",")), 2, 120 * steps)
     budget = {"dolmino-50B": 51.5e9, "dolmino-60B": 62.2e9}  # the mixes' tokens, data/mixes.py; uint32 each, the toy world's uint16
     plan.shared = 4 * budget[config.data] if config.data in MIXES else (2 if config.data == "toy" else 4) * steps * per_step
@@ -60,7 +60,7 @@ def plan_sft(plan: Plan, config) -> None:
     tokens, predicted = solutions * (prompt + response), solutions * response
     plan.train("update", tokens, prompt + response, predicted)
     pass_tokens = min(config.micro_tokens, tokens / config.steps / plan.machine.gpus)  # of one forward pass
-    hold_training(plan, pass_tokens, pass_tokens * predicted / tokens)
+    hold_training(plan, pass_tokens, pass_tokens * predicted / tokens, prompt + response)
     store(plan, 1, 2, 150 * config.steps)
 
 
@@ -74,7 +74,7 @@ def plan_rl(plan: Plan, config, moments: int = 2, weight_copies: int = 0) -> Non
     tokens = predicted + config.steps * config.prompts * prompt
     pass_tokens = min(config.micro_tokens, tokens / config.steps / config.mini_batches / plan.machine.gpus)
     through_head = pass_tokens * predicted / tokens
-    hold_training(plan, pass_tokens, through_head, moments, weight_copies, keys=through_head / response * context)
+    hold_training(plan, pass_tokens, through_head, context, moments, weight_copies, keys=through_head / response * context)
     if plan.machine.gpu != "cpu":
         plan.memory[COPY] = copy_bytes(shape, plan.fp32_head)
     if config.kl:

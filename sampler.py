@@ -20,9 +20,10 @@ import torch
 from tqdm import tqdm
 
 import kvcache
+from attention import causal_attention
 from distributed import is_sharded, own_weights, whole
 from kvcache import DenseCache, PagedCache
-from model import Transformer, causal_attention, product
+from model import Transformer, product
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # of a decode step on a GPU: a graph each
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio as a signed int64: the increment of splitmix64

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from conftest import ROOT, tiny
 
 import common
+import attention as A
 import model as M
 from sampler import Sampler, sample
 
@@ -65,6 +66,34 @@ def test_recomputed_blocks_change_no_bit():
             first = wanted
     assert first[0] == wanted[0] and all(map(torch.equal, first[1], wanted[1]))
     assert kept[1] < 0.3 * kept[0]
+
+
+@pytest.mark.parametrize("heads", [4, 2, 1])
+@pytest.mark.parametrize("lengths, continues", [([70] * 3, None), ([130, 64, 65, 1], None), ([5, 90, 30, 128, 1, 64], [0, 1, 1]), ([1], None)])
+def test_attention_in_products_equals_torchs(monkeypatch, lengths, continues, heads):
+    model, calls = tiny(n_kv_heads=heads), []
+    monkeypatch.setattr(A.InProducts, "apply", lambda *args, apply=A.InProducts.apply: (calls.append(1), apply(*args))[1])
+    got = loss_and_gradients(model, lengths, continues)
+    assert calls
+    with torch.no_grad():  # there nothing is kept, and rows do not depend on those beside them
+        calls.clear(), model.hidden(torch.zeros(sum(lengths), dtype=torch.int64), lengths, continues)
+    monkeypatch.setattr(A, "SHORT", 0)
+    assert_near(got, loss_and_gradients(model, lengths, continues))
+    assert not calls
+
+
+def test_attention_in_products_has_the_right_gradient():
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, n, heads, 3, generator=g, dtype=torch.float64, requires_grad=True) for n, heads in ((66, 4), (70, 2), (70, 2)))
+    mask = torch.full((2, 1, 66, 70), float("-inf"), dtype=torch.float64).triu_(4)  # the last query sees 70 keys, the first five
+    mask[1, 0, :, 1] = float("-inf")
+    wide = [x.repeat_interleave(2, 2) for x in (k, v)]
+    wanted = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, *wide)), attn_mask=mask).transpose(1, 2)
+    weight = torch.randn(wanted.shape, generator=g, dtype=torch.float64)
+    got = A.InProducts.apply(q, k, v, mask, 4)
+    assert torch.allclose(got, wanted, atol=1e-12)
+    for a, b in zip(*(torch.autograd.grad(out, (q, k, v), weight) for out in (got, wanted))):
+        assert torch.allclose(a, b, atol=1e-12)
 
 
 @needs_compiler
@@ -123,8 +152,8 @@ def test_packed_attention_is_asked_for_the_same(monkeypatch, continues, heads):
     """The GPU's way through causal_attention, with loops in place of the kernel."""
     model, asked = tiny(n_kv_heads=heads), []
     wanted = loss_and_gradients(model, LENGTHS, continues)
-    monkeypatch.setattr(M, "takes_packed", lambda q: True)
-    monkeypatch.setattr(M, "varlen_attn", lambda *args, **how: (asked.append(1), attend_in_loops(*args, **how))[1])
+    monkeypatch.setattr(A, "takes_packed", lambda q: True)
+    monkeypatch.setattr(A, "varlen_attn", lambda *args, **how: (asked.append(1), attend_in_loops(*args, **how))[1])
     assert_near(loss_and_gradients(model, LENGTHS, continues), wanted)
     assert asked
 
@@ -155,6 +184,7 @@ def test_the_head_follows_autocast_unless_it_is_to_stay_fp32():
 MEASURE = """
 import resource, sys
 import torch
+import attention as A
 import model as M
 n, vocab = int(sys.argv[1]), int(sys.argv[2])
 m = M.Transformer(M.ModelConfig(vocab_size=vocab, padded_vocab_size=vocab, d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=16))

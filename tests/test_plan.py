@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 import common
 import costs
+import attention as A
 import model as M
 import plan
 from sampler import weights_as_multiplied
@@ -131,10 +132,14 @@ class Held(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("changes", [dict(n_layers=3), dict(d_model=64, d_ff=256), dict(n_kv_heads=2)])
-@pytest.mark.parametrize("lengths", [[64] * 4, [90, 70, 33, 20], [120]])
-def test_activations_are_what_autograd_saves(lengths, changes):
+@pytest.mark.parametrize("short", [True, False])
+@pytest.mark.parametrize("lengths", [[64] * 4, [90, 70, 33, 20], [120], [200] * 3])
+def test_activations_are_what_autograd_saves(lengths, changes, short, monkeypatch):
+    if not short:
+        monkeypatch.setattr(A, "SHORT", 10)
+        monkeypatch.setattr(costs, "SHORT", 10)
     model = M.Transformer(replace(tiny().config, **changes))
-    predicted = costs.activation_bytes(model.config, sum(lengths), "cpu", len(lengths) * max(lengths))
+    predicted = costs.activation_bytes(model.config, sum(lengths), "cpu", (len(lengths), max(lengths)))
     assert predicted == pytest.approx(saved_bytes(model, lengths), rel=0.01)
 
 
@@ -188,8 +193,8 @@ class Flash(torch.autograd.Function):
 
 def test_activations_of_responses_that_share_prompts(monkeypatch):
     """As on a GPU, where attention takes the pack and reads the prompt's keys and values once for each response."""
-    monkeypatch.setattr(M, "takes_packed", lambda q: True)
-    monkeypatch.setattr(M, "packed_attention", lambda q, k, v, *_: Flash.apply(q, k, v))
+    monkeypatch.setattr(A, "takes_packed", lambda q: True)
+    monkeypatch.setattr(A, "packed_attention", lambda q, k, v, *_: Flash.apply(q, k, v))
     model = M.Transformer(replace(wide().config, n_kv_heads=4))
     prompts, responses, continues = [50, 30], [60, 20, 40, 80], [0, 0, 1, 1]
     keys = sum(responses) + sum(prompts[i] for i in continues)
@@ -245,7 +250,7 @@ def test_weights_gradients_and_moments_are_exact():
     model(torch.zeros(2, 5, dtype=torch.int64)).sum().backward()
     optimizer.step()
     p = costs.Plan("sft", model.config, costs.Machine(gpu="cpu", gpus=1))
-    costs.hold_training(p, 10, 10)
+    costs.hold_training(p, 10, 10, 5)
     size = lambda tensors: sum(x.numel() * x.element_size() for x in tensors)
     moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     assert list(p.memory.values()) == [size(model.parameters()), size(moments)]
