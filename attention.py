@@ -21,18 +21,21 @@ except ImportError:
 SHORT = 512  # tokens: up to here the probabilities of a CPU's rows are kept for the backward pass
 
 
-def causal_attention(lengths: list[int], device, continues: list[int] | None = None):
+def causal_attention(lengths: list[int], device, continues: list[int] | None = None, kernel: bool = False):
     """`attend` for packed sequences: each token sees itself and what came before it in its own sequence.
 
     Sequences of one length are a plain (B, T) batch. Otherwise flash attention takes the pack as it is, on a GPU in bf16;
     elsewhere q, k, v are laid out right-padded for attention alone (the rest of the network never sees padding): a causal
-    query never looks right, so the padding needs no mask.
+    query never looks right, so the padding needs no mask. `kernel`: torch's also for short rows on a CPU, which gives a row the
+    same bits whatever rows are beside it: that is the sampler's wish, while a trainer's old, reference and new log-probs want
+    one arithmetic.
     """
     if continues:
         return branching_attention(lengths, device, continues)
+    rows = of_rows if not kernel else sdpa
     B, T = len(lengths), max(lengths)
     if min(lengths) == T:
-        return lambda layer, q, k, v: of_rows(*(x.unflatten(0, (B, T)) for x in (q, k, v))).flatten(0, 1)
+        return lambda layer, q, k, v: rows(*(x.unflatten(0, (B, T)) for x in (q, k, v))).flatten(0, 1)
     ends = ends_of_each(lengths, device)
     to_padded, real = padded_index(start_of_each(lengths), torch.tensor(lengths))
     to_padded, to_packed = to_padded.to(device), real.flatten().nonzero()[:, 0].to(device)  # (B*T,) into N, (N,) into B*T
@@ -41,7 +44,7 @@ def causal_attention(lengths: list[int], device, continues: list[int] | None = N
         if takes_packed(q):
             return packed_attention(q, k, v, ends, ends, T, T)  # (N, n_heads, head_dim)
         q, k, v = (x.index_select(0, to_padded).unflatten(0, (B, T)) for x in (q, k, v))  # (B, T, heads, head_dim)
-        return of_rows(q, k, v).flatten(0, 1).index_select(0, to_packed)
+        return rows(q, k, v).flatten(0, 1).index_select(0, to_packed)
 
     return attend
 
@@ -95,13 +98,17 @@ def packed_attention(q, k, v, ends_q, ends_k, longest_q: int, longest_k: int) ->
 def of_rows(q, k, v, mask=None, before: int = 0) -> torch.Tensor:
     """Rows of queries (B, Tq, n_heads, head_dim), of keys and values (B, Tk, n_kv_heads, head_dim) -> like q. Causal, or with a
     mask that is added to the scores; query j of a row then sees none but its first `before` + j + 1 keys."""
-    if q.is_cuda or q.dtype != torch.float32 or max(q.shape[1], k.shape[1]) > SHORT or not torch.is_grad_enabled():
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, heads, T, head_dim)
-        gqa = q.shape[1] != k.shape[1]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=gqa).transpose(1, 2)
+    if q.is_cuda or q.dtype != torch.float32 or max(q.shape[1], k.shape[1]) > SHORT:
+        return sdpa(q, k, v, mask)
     if mask is None:
         mask = torch.full((q.shape[1], k.shape[1]), float("-inf"), device=q.device).triu_(1)  # (Tq, Tk)
     return InProducts.apply(q, k, v, mask, before)
+
+
+def sdpa(q, k, v, mask=None) -> torch.Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, heads, T, head_dim)
+    gqa = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=gqa).transpose(1, 2)
 
 
 class InProducts(torch.autograd.Function):
@@ -123,7 +130,7 @@ class InProducts(torch.autograd.Function):
             s.view(B, H, end - start, seen).add_(mask[..., start:end, :seen])
             p = s.softmax(-1)
             outs.append(torch.bmm(p, v[:, :seen]))
-            kept.append(p)
+            kept += [p] if any(ctx.needs_input_grad) else []
         ctx.save_for_backward(q, k, v, *kept)
         ctx.shape = B, H, D, per_kv
         return torch.cat(outs, 1).view(B, H, Tq, D).transpose(1, 2)  # (B, Tq, H, D)
