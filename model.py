@@ -133,15 +133,51 @@ def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     return torch.addcmul(x.float() * cos, halves_swapped, sin).to(x.dtype)
 
 
+class Linear(nn.Linear):
+    """x @ weight.T. `through_onednn`: in training by oneDNN's products, not MKL's (Transformer.expect_equal_rows)."""
+
+    through_onednn = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return LinearOfOneDNN.apply(x, self.weight) if self.through_onednn and torch.is_grad_enabled() else super().forward(x)
+
+
+class LinearOfOneDNN(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return torch.ops.excursions.times_transposed(x, weight)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        return torch.ops.excursions.times_transposed(g, weight.T), g.T @ x  # the last is no quicker there
+
+
+LIBRARY = torch.library.Library("excursions", "DEF")  # what is registered here the compiler calls as it is
+LIBRARY.define("times_transposed(Tensor a, Tensor b) -> Tensor")
+
+
+@torch.library.impl(LIBRARY, "times_transposed", "CPU")
+def times_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a (N, D) @ b (M, D).T by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+
+@torch.library.register_fake("excursions::times_transposed", lib=LIBRARY)
+def _(a, b):
+    return a.new_empty(len(a), len(b))
+
+
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         q_width, kv_width = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.d_model, q_width, bias=False)
-        self.k_proj = nn.Linear(config.d_model, kv_width, bias=False)
-        self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
-        self.o_proj = nn.Linear(q_width, config.d_model, bias=False)
+        self.q_proj = Linear(config.d_model, q_width, bias=False)
+        self.k_proj = Linear(config.d_model, kv_width, bias=False)
+        self.v_proj = Linear(config.d_model, kv_width, bias=False)
+        self.o_proj = Linear(q_width, config.d_model, bias=False)
         self.q_norm = RMSNorm(q_width, config.norm_eps)  # over all heads together, before the split
         self.k_norm = RMSNorm(kv_width, config.norm_eps)
 
@@ -160,9 +196,9 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.up_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.down_proj = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.gate_proj = Linear(config.d_model, config.d_ff, bias=False)
+        self.up_proj = Linear(config.d_model, config.d_ff, bias=False)
+        self.down_proj = Linear(config.d_ff, config.d_model, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled():
@@ -257,6 +293,14 @@ class Transformer(nn.Module):
         weight = self.lm_head.weight[: self.config.vocab_size]  # padding rows have no probability
         chunk = chunk or max(256, (2**28 if hidden.is_cuda else 2**21) // len(weight))
         return LogProbs.apply(hidden, weight, targets, temperature, chunk, self.head_dtype(hidden), self.compiled)
+
+    def expect_equal_rows(self, yes: bool = True) -> None:
+        """Every pass will have the same number of tokens, as in pre-training. On an x86 CPU oneDNN then multiplies narrow matrices up
+        to a quarter faster than MKL; for each new number of tokens it prepares code, which takes half a millisecond a shape."""
+        has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        for module in self.layers.modules():
+            if isinstance(module, Linear):
+                module.through_onednn = yes and has_both and module.weight.device.type == "cpu"
 
     def fuse(self) -> None:
         """Compile what surrounds attention, region by region, for any number of tokens: norms, RoPE, SwiGLU and residuals are

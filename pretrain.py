@@ -132,6 +132,7 @@ def main(config: Config) -> None:
         return
     corpus = corpus_of(config, folder, steps * tokens_per_step)  # (rows, seq_len)
     model = new_model(config)
+    model.expect_equal_rows()
     common.prepare(model, config)
     optimizer = common.adamw(model, config.lr, (0.9, config.beta2), config.weight_decay, decay_embedding=False)
     passes = steps * config.batch / len(corpus)

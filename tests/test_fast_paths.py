@@ -95,6 +95,26 @@ def test_attention_in_products_has_the_right_gradient():
         assert torch.allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=needs_compiler)])
+def test_products_for_equal_rows_equal_the_others(compile):
+    plain, model = tiny(n_kv_heads=2), tiny(n_kv_heads=2)
+    model.expect_equal_rows()
+    if compile:
+        torch._dynamo.reset()
+        model.fuse()
+    for lengths in ([24] * 4, [33] * 2):
+        loss_and_gradients(model, lengths)  # compiles
+        with torch.profiler.profile() as seen:
+            got = loss_and_gradients(model, lengths)
+        assert_near(got, loss_and_gradients(plain, lengths))
+        if torch.backends.mkl.is_available():  # an x86 build: 7 products a block, once forward and once for the input's gradient
+            assert sum(e.name == "excursions::times_transposed" for e in seen.events()) == 2 * 7 * 2
+    model.expect_equal_rows(False)
+    if not compile:
+        for a, b in zip(loss_and_gradients(model, [5, 6])[1], loss_and_gradients(plain, [5, 6])[1]):
+            assert torch.equal(a, b)
+
+
 @needs_compiler
 def test_compiled_regions_equal_plain_ones_for_any_number_of_tokens():
     from torch._dynamo.utils import counters
