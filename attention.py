@@ -98,7 +98,7 @@ def packed_attention(q, k, v, ends_q, ends_k, longest_q: int, longest_k: int) ->
 def of_rows(q, k, v, mask=None, before: int = 0) -> torch.Tensor:
     """Rows of queries (B, Tq, n_heads, head_dim), of keys and values (B, Tk, n_kv_heads, head_dim) -> like q. Causal, or with a
     mask that is added to the scores; query j of a row then sees none but its first `before` + j + 1 keys."""
-    if q.is_cuda or q.dtype != torch.float32 or max(q.shape[1], k.shape[1]) > SHORT:
+    if q.device.type != "cpu" or q.dtype != torch.float32 or max(q.shape[1], k.shape[1]) > SHORT:
         return sdpa(q, k, v, mask)
     if mask is None:
         mask = torch.full((q.shape[1], k.shape[1]), float("-inf"), device=q.device).triu_(1)  # (Tq, Tk)
@@ -106,6 +106,7 @@ def of_rows(q, k, v, mask=None, before: int = 0) -> torch.Tensor:
 
 
 def sdpa(q, k, v, mask=None) -> torch.Tensor:
+    """torch's kernel, (B, T, heads, head_dim) each."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, heads, T, head_dim)
     gqa = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=gqa).transpose(1, 2)

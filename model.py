@@ -3,7 +3,7 @@
 Follow one batch from `Transformer.forward` down: tokens -> embedding -> n_layers x Block -> norm -> head.
 Tokens travel as one flat list of N vectors, whatever sequences they belong to; only attention needs to know
 which sequence is which, so it is passed in as a function `attend(layer, q, k, v)`. Training passes causal
-attention over packed sequences (below), the sampler passes attention over its KV cache (sampler.py), and the
+attention over packed sequences (attention.py), the sampler passes attention over its KV cache (kvcache.py), and the
 decoder itself is written once.
 
     python model.py out/4B.pt        prints the facts of a checkpoint

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 import kvcache
@@ -406,7 +405,9 @@ def sums_of_neighbours(weight: torch.Tensor) -> list[torch.Tensor]:
     float64: in float32 those of a large vocabulary would miss the total by more than rare tokens weigh."""
     tree = [weight]
     while (V := tree[-1].shape[1]) > 16:
-        tree.append(F.pad(tree[-1], (0, -V % 16)).unflatten(1, (-1, 16)).sum(-1).double())
+        fine, whole = tree[-1], V // 16 * 16
+        rest = [fine[:, whole:].sum(-1, keepdim=True)] if whole < V else []
+        tree.append(torch.cat([fine[:, :whole].unflatten(1, (-1, 16)).sum(-1), *rest], 1).double())
     return tree[:-1] + [tree[-1].double()]
 
 

@@ -57,3 +57,12 @@ def test_training_and_a_whole_step_print_their_rows(what, rows, tmp_path):
     written = common.read_rows(str(tmp_path / "rows.jsonl"))
     assert [r.get("step") or r["phase"] for r in written] == rows and all(r["tokens"] > 0 and r["seconds"] > 0 for r in written)
     assert all(f"{row} " in said for row in rows)
+
+
+def test_training_beside_transformers():
+    """Each program in a process of its own; on a CPU transformers a second time, with freed memory kept."""
+    pytest.importorskip("transformers")
+    said = run("bench.py", "train", *"--prompts 3 --n 2 --new 6 --prompt_tokens 5 --batch 2 --seq_len 16 --repeats 1 --peer".split())
+    for step in ("pretrain", "sft", "rl update"):
+        for peer in ("transformers", f"transformers, {bench.KEPT}"):
+            assert f"\n{step:<10} {peer:<32} " in said and f"x as fast as {peer}\n" in said
