@@ -21,21 +21,18 @@ except ImportError:
 SHORT = 512  # tokens: up to here the probabilities of a CPU's rows are kept for the backward pass
 
 
-def causal_attention(lengths: list[int], device, continues: list[int] | None = None, kernel: bool = False):
+def causal_attention(lengths: list[int], device, continues: list[int] | None = None):
     """`attend` for packed sequences: each token sees itself and what came before it in its own sequence.
 
     Sequences of one length are a plain (B, T) batch. Otherwise flash attention takes the pack as it is, on a GPU in bf16;
     elsewhere q, k, v are laid out right-padded for attention alone (the rest of the network never sees padding): a causal
-    query never looks right, so the padding needs no mask. `kernel`: torch's also for short rows on a CPU, which gives a row the
-    same bits whatever rows are beside it: that is the sampler's wish, while a trainer's old, reference and new log-probs want
-    one arithmetic.
+    query never looks right, so the padding needs no mask.
     """
     if continues:
         return branching_attention(lengths, device, continues)
-    rows = of_rows if not kernel else sdpa
     B, T = len(lengths), max(lengths)
     if min(lengths) == T:
-        return lambda layer, q, k, v: rows(*(x.unflatten(0, (B, T)) for x in (q, k, v))).flatten(0, 1)
+        return lambda layer, q, k, v: of_rows(*(x.unflatten(0, (B, T)) for x in (q, k, v))).flatten(0, 1)
     ends = ends_of_each(lengths, device)
     to_padded, real = padded_index(start_of_each(lengths), torch.tensor(lengths))
     to_padded, to_packed = to_padded.to(device), real.flatten().nonzero()[:, 0].to(device)  # (B*T,) into N, (N,) into B*T
@@ -44,7 +41,7 @@ def causal_attention(lengths: list[int], device, continues: list[int] | None = N
         if takes_packed(q):
             return packed_attention(q, k, v, ends, ends, T, T)  # (N, n_heads, head_dim)
         q, k, v = (x.index_select(0, to_padded).unflatten(0, (B, T)) for x in (q, k, v))  # (B, T, heads, head_dim)
-        return rows(q, k, v).flatten(0, 1).index_select(0, to_packed)
+        return of_rows(q, k, v).flatten(0, 1).index_select(0, to_packed)
 
     return attend
 

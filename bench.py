@@ -155,13 +155,13 @@ def runs_of(work: str, samplers: list[Sampler], peer, args) -> list[tuple]:
     return runs
 
 
-def shape_of(args) -> Transformer:
+def empty_model(args) -> Transformer:
     shape = MODELS[args.preset]
     return Transformer(shape if shape.vocab_size else replace(shape, vocab_size=1024, padded_vocab_size=1024))
 
 
 def new_model(args) -> Transformer:
-    model = shape_of(args)
+    model = empty_model(args)
     model.init_weights(args.seed)
     return model.to(common.device())
 
@@ -324,7 +324,7 @@ def bench_train(args) -> list[dict]:
     """One optimizer step of pre-training, SFT and the RL update: gradient, clipping, AdamW."""
     device, names = common.device(), programs_of(args)
     with torch.device("meta"):
-        model = shape_of(args)
+        model = empty_model(args)
     if args.peer:
         importlib.import_module("transformers")  # missing, it is said before work starts
     rate = matmul_rate(device)

@@ -258,7 +258,7 @@ class Sampler:
     def read(self, numbers: list[int], prompts: list[list[int]]) -> None:
         """One forward pass over packed prompts: their keys, values and next-token logits go to the cache."""
         lengths = [len(p) for p in prompts]
-        causal, keys_values = causal_attention(lengths, self.device, kernel=True), []
+        causal, keys_values = causal_attention(lengths, self.device), []
 
         def attend(layer, q, k, v):
             keys_values.append((k, v))  # (N, n_kv_heads, head_dim) each

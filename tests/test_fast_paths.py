@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT, tiny
 
-import common
 import attention as A
+import common
 import model as M
 from sampler import Sampler, sample
 
@@ -203,7 +203,6 @@ def test_the_head_follows_autocast_unless_it_is_to_stay_fp32():
 MEASURE = """
 import resource, sys
 import torch
-import attention as A
 import model as M
 n, vocab = int(sys.argv[1]), int(sys.argv[2])
 m = M.Transformer(M.ModelConfig(vocab_size=vocab, padded_vocab_size=vocab, d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=16))

@@ -15,9 +15,9 @@ from conftest import ROOT, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import attention as A
 import common
 import costs
-import attention as A
 import model as M
 import plan
 from sampler import weights_as_multiplied
