@@ -1,4 +1,4 @@
-"""Text in, problems out: tokenizers, the toy world, problem sets, grading, corpora and benchmarks."""
+"""Text in, problems out: tokenizers, the toy world, problem sets, grading, corpora, benchmarks."""
 
 
 class UserError(ValueError):

@@ -1,76 +1,112 @@
 """General skills: what pre-training taught besides mathematics, and what post-training may undo.
 
-    items, texts = load_general("toy")     six skills of the toy world, scored by likelihood, and held-out text
-    items = load_benchmark("piqa")         a public one, from the hub or from a folder of jsonl files
+    items, texts = load_general("toy")   six skills of the toy world, and held-out text
+    items = load_benchmark("piqa")       a public one, from the hub or from a folder of jsonl files
 
-Every item is a context and the continuations to choose from, whatever the benchmark; evaluate.py scores them. The six
-public ones are LAMBADA, HellaSwag, ARC-Easy, ARC-Challenge, PIQA and OpenBookQA, worded as in lm-evaluation-harness,
-which the authors used. The toy skills stand for them: wrong choices come from the same class as the right one, and half
-of what follows from other facts is never told, so that a small model does not saturate.
+Every item is a context and the continuations to choose from, whatever the benchmark;
+plumbing/likelihood.py scores them by their likelihood. The six public ones are LAMBADA, HellaSwag,
+ARC-Easy, ARC-Challenge, PIQA and OpenBookQA, worded as in lm-evaluation-harness, which the authors
+used. The toy skills stand for them: wrong choices come from the same class as the right one, and
+half of what follows from other facts is never told, so that a small model does not saturate.
 """
 
 import itertools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from data import UserError
-from data.problems import hub_rows, read_jsonl
-from data.toy import ABILITIES, COUNTRIES, COUNTRY, FACTS, KIND, PEOPLE, RELATIONS, SCRIPTS, TOOLS, TOOL, bucket, draw, general, is_told, pick, story
+from data.sources import hub_rows, read_jsonl
+from data.toy_text import general_text, story
+from data.toy_world import (
+    ABILITIES,
+    COUNTRIES,
+    RELATIONS,
+    TOOLS,
+    WORLD,
+    bucket,
+    is_told,
+    pick,
+    random_for,
+)
 
 
 @dataclass(frozen=True)
 class Item:
-    """Choose the likeliest continuation; where there is one choice: is it what the model says by itself (greedy)?"""
+    """Choose the likeliest continuation.
+
+    With a single choice the question is: does the model say it by itself (greedily)?
+    """
 
     skill: str
     context: str
     choices: tuple[str, ...]  # each with its leading blank
-    gold: int
+    gold: int  # the place of the right one
 
 
 def load_general(corpus: str, folder: str = "") -> tuple[list[Item], list[str]]:
-    """Items of six skills, and held-out general texts where there are any, that fit what a checkpoint was pre-trained on."""
+    """Items of six skills, and held-out general texts if there are any.
+
+    They fit the corpus that a checkpoint was pre-trained on: the toy world's, or the public ones.
+    """
     if corpus == "toy":
         return skills(), heldout()
-    return [item for name in BENCHMARKS for item in load_benchmark(name, folder)], []
+    items = []
+    for name in BENCHMARKS:
+        items += load_benchmark(name, folder)
+    return items, []
 
 
-# ------------------------------------------------------------------------------------------------ public benchmarks
+# --- public benchmarks: one row -> (context, choices, gold) ---------------------------------------
 
 
 def lambada(row: dict) -> tuple[str, tuple[str, ...], int]:
-    """The last word, split off at the last blank only: it may hold a quote or a line break, as in the harness."""
+    """The last word, which is what follows the last blank.
+
+    As in the harness, it may hold a quote or a line break.
+    """
     text = row["text"] if "text" in row else f"{row['context']} {row['continuation']}"
     context, word = text.rsplit(" ", 1)
     return context, (" " + word,), 0
 
 
 def hellaswag(row: dict) -> tuple[str, tuple[str, ...], int]:
-    context = clean(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
-    return context, tuple(" " + clean(ending) for ending in row["endings"]), int(row["label"])
+    context = without_wikihow_marks(
+        f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
+    )
+    endings = tuple(" " + without_wikihow_marks(ending) for ending in row["endings"])
+    return context, endings, int(row["label"])
 
 
-def clean(text: str) -> str:
-    """HellaSwag's traces of WikiHow, removed in the harness's order; two blanks become one in a single pass."""
-    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+def without_wikihow_marks(text: str) -> str:
+    """HellaSwag's traces of WikiHow, removed in the harness's order.
+
+    Two blanks become one in a single pass, so three become two.
+    """
+    text = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
 def arc(row: dict) -> tuple[str, tuple[str, ...], int]:
-    """The key is looked up in the row's own labels, which are letters or digits."""
-    gold = row["choices"]["label"].index(row["answerKey"].strip())
-    return f"Question: {row['question']}\nAnswer:", tuple(" " + text for text in row["choices"]["text"]), gold
+    return f"Question: {row['question']}\nAnswer:", *labelled_choices(row)
 
 
 def openbookqa(row: dict) -> tuple[str, tuple[str, ...], int]:
-    return row["question_stem"], tuple(" " + text for text in row["choices"]["text"]), row["choices"]["label"].index(row["answerKey"].strip())
+    return row["question_stem"], *labelled_choices(row)
+
+
+def labelled_choices(row: dict) -> tuple[tuple[str, ...], int]:
+    """(choices, gold). The key is looked up in the row's own labels: letters or digits."""
+    choices = tuple(" " + text for text in row["choices"]["text"])
+    return choices, row["choices"]["label"].index(row["answerKey"].strip())
 
 
 def piqa(row: dict) -> tuple[str, tuple[str, ...], int]:
-    return f"Question: {row['goal']}\nAnswer:", (" " + row["sol1"], " " + row["sol2"]), int(row["label"])
+    choices = (" " + row["sol1"], " " + row["sol2"])
+    return f"Question: {row['goal']}\nAnswer:", choices, int(row["label"])
 
 
 @dataclass(frozen=True)
@@ -84,7 +120,9 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "lambada": Benchmark("EleutherAI/lambada_openai", "default", "test", 5_153, lambada, "acc"),
+    "lambada": Benchmark(
+        "EleutherAI/lambada_openai", "default", "test", 5_153, lambada, metric="acc"
+    ),
     "hellaswag": Benchmark("Rowan/hellaswag", None, "validation", 10_042, hellaswag),
     "arc_easy": Benchmark("allenai/ai2_arc", "ARC-Easy", "test", 2_376, arc),
     "arc_challenge": Benchmark("allenai/ai2_arc", "ARC-Challenge", "test", 1_172, arc),
@@ -94,50 +132,91 @@ BENCHMARKS = {
 
 
 def load_benchmark(name: str, folder: str = "") -> list[Item]:
-    """The items of one public benchmark; with a folder, the hub's rows from <folder>/<name>.jsonl instead of the hub."""
+    """The items of one public benchmark, from the hub.
+
+    With a folder the hub's rows are read from <folder>/<name>.jsonl instead. Raises UserError for
+    an unknown name, and names the first row that cannot be an item.
+    """
     if name not in BENCHMARKS:
-        raise UserError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or general for all")
+        raise UserError(
+            f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or general for all"
+        )
     benchmark = BENCHMARKS[name]
-    if folder:
-        path = Path(os.path.join(folder, f"{name}.jsonl"))
-        rows, where = read_jsonl(path), lambda number: f"{path}, line {number}"
-    else:
-        rows = enumerate(hub_rows(benchmark.repo, *([benchmark.config] if benchmark.config else []), split=benchmark.split), start=1)
-        where = lambda number: f"{benchmark.repo}, row {number}"
+    file = Path(os.path.join(folder, f"{name}.jsonl")) if folder else None
     items = []
-    for number, row in rows:
-        try:
-            context, choices, gold = benchmark.item(row)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-            raise UserError(f"{where(number)} is not a labelled row of {name} ({error!r}); it has {has}") from None
-        if not 0 <= gold < len(choices):
-            raise UserError(f"{where(number)}: the label {gold} is none of {len(choices)} choices; {name} needs its labelled split")
-        items.append(Item(name, context, choices, gold))
+    for where, row in file_rows(file) if file else rows_of_hub(benchmark):
+        items.append(item_of_row(name, row, where))
     if not items:
-        raise UserError(f"{path if folder else benchmark.repo} holds no rows of {name}")
+        raise UserError(f"{file or benchmark.repo} holds no rows of {name}")
     return items
 
 
-# ------------------------------------------------------------------------------------------------ the toy world's skills
+def file_rows(path: Path) -> Iterator[tuple[str, object]]:
+    """(where it stands, row) of each row of a file."""
+    for number, row in read_jsonl(path):
+        yield f"{path}, line {number}", row
+
+
+def rows_of_hub(benchmark: Benchmark) -> Iterator[tuple[str, object]]:
+    """(where it stands, row) of each row of the hub's data set."""
+    config = [benchmark.config] if benchmark.config else []
+    rows = hub_rows(benchmark.repo, *config, split=benchmark.split)
+    for number, row in enumerate(rows, start=1):
+        yield f"{benchmark.repo}, row {number}", row
+
+
+def item_of_row(name: str, row: object, where: str) -> Item:
+    try:
+        context, choices, gold = BENCHMARKS[name].item(row)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+        raise UserError(
+            f"{where} is not a labelled row of {name} ({error!r}); it has {has}"
+        ) from None
+    if not 0 <= gold < len(choices):
+        raise UserError(
+            f"{where}: the label {gold} is none of {len(choices)} choices; "
+            f"{name} needs its labelled split"
+        )
+    return Item(name, context, choices, gold)
+
+
+# --- the toy world's skills -----------------------------------------------------------------------
 
 
 def heldout(n: int = 200) -> list[str]:
-    """General texts that no run has seen, for the held-out loss: the same world in new combinations."""
-    texts = (general(draw("heldout", i)) for i in itertools.count())
-    return list(itertools.islice((text for text in texts if bucket(text) == 0), n))
+    """General texts that no run has seen, for the held-out loss.
+
+    They are of the same world in new combinations: texts of bucket 0 are never documents.
+    """
+    texts = []
+    for i in itertools.count():
+        if len(texts) == n:
+            break
+        text = general_text(random_for("heldout", i))
+        if bucket(text) == 0:
+            texts.append(text)
+    return texts
 
 
 def skills(n: int = 100) -> list[Item]:
     """n items of each of six skills; wrong choices come from the same class as the right one."""
-    makers = [last_word, next_event, fact, two_hops, tool_use, inheritance]
-    return [maker(draw("skills", maker.__name__, i)) for maker in makers for i in range(n)]
+    items = []
+    for maker in (last_word, next_event, fact, two_hops, tool_use, inheritance):
+        for i in range(n):
+            items.append(maker(random_for("skills", maker.__name__, i)))  # a new name is a new item
+    return items
 
 
-def choose(rng: Random, skill: str, context: str, gold: str, others, n_choices: int = 4) -> Item:
-    choices = rng.sample(sorted(set(others) - {gold}), n_choices - 1) + [gold]
+def choose(
+    rng: Random, skill: str, context: str, gold: str, others: Iterable[str], n_choices: int = 4
+) -> Item:
+    """An item with `gold` and some of the others as its choices, in a drawn order."""
+    wrong = sorted(set(others) - {gold})
+    choices = [*rng.sample(wrong, n_choices - 1), gold]
     rng.shuffle(choices)
-    return Item(skill, context, tuple(" " + choice for choice in choices), choices.index(gold))
+    with_blanks = tuple(" " + choice for choice in choices)
+    return Item(skill, context, with_blanks, choices.index(gold))
 
 
 def last_word(rng: Random) -> Item:
@@ -151,32 +230,53 @@ def last_word(rng: Random) -> Item:
 
 def next_event(rng: Random) -> Item:
     """As HellaSwag: how a script goes on; wrong events belong to other farms, mills or shops."""
-    key, k = pick(rng, SCRIPTS), rng.randint(1, 4)
-    others = {event for s in SCRIPTS if s.split()[-2] == key.split()[-2] for event in SCRIPTS[s]} - set(SCRIPTS[key])
-    return choose(rng, "next event", f"{key} {' . '.join(SCRIPTS[key][:k])} .", SCRIPTS[key][k], others)
+    script = pick(rng, WORLD.scripts)
+    n_told = rng.randint(1, 4)
+    events = WORLD.scripts[script]
+    others = set()
+    for other, its_events in WORLD.scripts.items():
+        if place_of(other) == place_of(script):
+            others.update(its_events)
+    told = " . ".join(events[:n_told])
+    return choose(rng, "next event", f"{script} {told} .", events[n_told], others - set(events))
+
+
+def place_of(script: str) -> str:
+    """The kind of place: "farm" of "at the reed farm :"."""
+    return script.split()[-2]
 
 
 def fact(rng: Random) -> Item:
     """As ARC-Easy: a fact that was told."""
-    (person, relation), gold = rng.choice(list(FACTS.items()))
+    (person, relation), gold = rng.choice(list(WORLD.of_people.items()))
     return choose(rng, "fact", f"people : {person} {relation}", gold, RELATIONS[relation])
 
 
 def two_hops(rng: Random) -> Item:
     """As ARC-Challenge: the country of somebody whose city was told, but not the country."""
-    person = rng.choice([person for person in PEOPLE if not is_told("country", person)])
-    return choose(rng, "two hops", f"the country of {person} is", COUNTRY[FACTS[person, "lives in"]], COUNTRIES)
+    untold = [person for person in WORLD.people if not is_told("country", person)]
+    person = rng.choice(untold)
+    city = WORLD.of_people[person, "lives in"]
+    context = f"the country of {person} is"
+    return choose(rng, "two hops", context, WORLD.country[city], COUNTRIES)
 
 
 def tool_use(rng: Random) -> Item:
     """As PIQA: the better of two tools."""
-    use, tool = rng.choice(list(TOOL.items()))
+    use, tool = rng.choice(list(WORLD.tool.items()))
     return choose(rng, "tool use", f"to {use} use the", tool, TOOLS, n_choices=2)
 
 
 def inheritance(rng: Random) -> Item:
-    """As OpenBookQA: what an animal can do, told only of its kind."""
-    untold = [(animal, ability) for animal in KIND for ability in ABILITIES[KIND[animal]] if not is_told("ability", animal, ability)]
+    """As OpenBookQA: what an animal can do, when only its kind was told."""
+    untold = []
+    for animal, kind in WORLD.kind.items():
+        for ability in ABILITIES[kind]:
+            if not is_told("ability", animal, ability):
+                untold.append((animal, ability))
     animal, ability = rng.choice(untold)
-    others = sum((ABILITIES[kind] for kind in ABILITIES if kind != KIND[animal]), [])
+    others = []
+    for kind, abilities in ABILITIES.items():
+        if kind != WORLD.kind[animal]:
+            others += abilities
     return choose(rng, "inheritance", f"animals : a {animal} can", ability, others)

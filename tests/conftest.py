@@ -57,13 +57,26 @@ def toy_model():
     return tiny(get_tokenizer("toy").n_vocab)
 
 
+def quick(model, **flags):
+    """The model with fast/ installed, as the commands have it."""
+    import fast
+
+    fast.install(model, **flags)
+    return model
+
+
 def command(script, *args, ranks=1):
-    start = [sys.executable] if ranks == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    return [*start, script, *map(str, args)]
+    """script: "grpo.py", or "-m tools.difficulty"."""
+    start = [sys.executable]
+    if ranks > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    return [*start, *script.split(), *map(str, args)]
 
 
 def run(script, *args, ranks=1, ok=True):
-    done = subprocess.run(command(script, *args, ranks=ranks), cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command(script, *args, ranks=ranks), cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
     assert (done.returncode == 0) == ok, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
@@ -79,7 +92,10 @@ def fake_hub(answer, cache):
         def do_GET(self):
             status, body, headers = answer(self.command, unquote(self.path.split("?")[0]))
             if not isinstance(body, bytes):
-                body, headers = json.dumps(body).encode(), {**headers, "Content-Type": "application/json"}
+                body, headers = (
+                    json.dumps(body).encode(),
+                    {**headers, "Content-Type": "application/json"},
+                )
             self.send_response(status)
             for key, value in {"Content-Length": len(body), **headers}.items():
                 self.send_header(key, str(value))
@@ -92,5 +108,9 @@ def fake_hub(answer, cache):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    yield {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(cache),
+        "HF_HUB_DISABLE_XET": "1",
+    }
     server.shutdown()

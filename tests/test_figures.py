@@ -8,10 +8,15 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import evaluate
-import figures
-import report
+from plumbing.files import read_rows
+from plumbing.units import count
+from study import drawing, figures, paper, rows
+from study.estimates import Estimate, direction
+from study.recipes import RECIPES as ALL_RECIPES
+from study.recipes import RECIPES_OF_FIGURE
 
 LEVELS = ["(1,2)", "(2,2)"]
 STEMS = {"1.2M": 1_200_000, "3.6M": 3_600_000}
@@ -35,7 +40,8 @@ def problem_row(name, counts, task="toy", **changes):
 
 def general_row(name, mean, loss):
     row = problem_row(name, [], task="general")
-    return {f: row[f] for f in ("name", "task", "recipe", "tokens", "seed")} | {"kind": "general", "mean": mean, "heldout_loss": loss}
+    facts = {field: row[field] for field in ("name", "task", "recipe", "tokens", "seed")}
+    return facts | {"kind": "general", "mean": mean, "heldout_loss": loss}
 
 
 def write_rows(folder, rows, torn=False):
@@ -51,13 +57,18 @@ def full_study(folder, shift=0):
     for stem in STEMS:
         for i, recipe in enumerate([*RECIPES, *(["rl-written"] if stem == "1.2M" else [])]):
             name = stem if recipe == "base" else f"{stem}.{recipe}"
-            counts = [min(N, i + j + shift) for j in range(8)] if recipe != "rl-written" else [0] * 8
-            rows += [problem_row(name, counts), general_row(name, 0.5 - 0.01 * i, 1.0 + 0.01 * i + 0.002 * shift * i)]
+            counts = [min(N, i + j + shift) for j in range(8)]
+            if recipe == "rl-written":
+                counts = [0] * 8
+            rows.append(problem_row(name, counts))
+            loss = 1.0 + 0.01 * i + 0.002 * shift * i
+            rows.append(general_row(name, 0.5 - 0.01 * i, loss))
     write_rows(folder, rows)
     for name in ("1.2M.rl", "3.6M.rl", "1.2M.rl-written"):
         with open(os.path.join(folder, f"{name}.log.jsonl"), "w") as f:
             for step in range(1, 13):
-                f.write(json.dumps(dict(step=step, accuracy=step / 20, format=0.5, mixed=0.3, length=20.0, entropy=1.0)) + "\n")
+                row = dict(step=step, accuracy=step / 20, format=0.5, mixed=0.3)
+                f.write(json.dumps(row | dict(length=20.0, entropy=1.0)) + "\n")
 
 
 def report_of(folders, out, **flags):
@@ -67,7 +78,8 @@ def report_of(folders, out, **flags):
 
 def cells(written, *starts):
     """The cells of the first table row that begins with these."""
-    line = next(line for line in written.splitlines() if line.startswith("| " + " | ".join(starts) + " |"))
+    start = "| " + " | ".join(starts) + " |"
+    line = next(line for line in written.splitlines() if line.startswith(start))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -78,16 +90,13 @@ def undrawn(monkeypatch):
 
 
 def test_pass_at_k_is_the_evaluations():
-    for n in (1, 5, 32):
-        for c in range(n + 1):
-            for k in {1, min(4, n), n}:
-                assert report.pass_at_k(n, c, k) == evaluate.pass_at_k(n, c, k)
+    assert rows.pass_at_k is evaluate.pass_at_k
 
 
 def test_read_rows(tmp_path):
-    assert report.read_rows(str(tmp_path / "results.jsonl")) == []
+    assert read_rows(str(tmp_path / "results.jsonl")) == []
     write_rows(tmp_path, [{"a": 1}, {"a": 2}], torn=True)
-    assert report.read_rows(str(tmp_path / "results.jsonl")) == [{"a": 1}, {"a": 2}]
+    assert read_rows(str(tmp_path / "results.jsonl")) == [{"a": 1}, {"a": 2}]
 
 
 def test_all_figures_are_drawn(tmp_path):
@@ -102,24 +111,37 @@ def test_all_figures_are_drawn(tmp_path):
 
 def test_table_of_one_seed(tmp_path, undrawn):
     counts = [0, 1, 4, 32]
-    rows = [problem_row("3.6M", [9, 9, 9, 9]), problem_row("3.6M", counts), general_row("3.6M", 0.4, 1.25)]  # the later evaluation counts
-    write_rows(tmp_path, [*rows, problem_row("3.6M.rl", [32] * 4), general_row("3.6M.rl", 0.41, 1.375)], torn=True)
+    rows = [
+        problem_row("3.6M", [9, 9, 9, 9]),
+        problem_row("3.6M", counts),  # the later evaluation counts
+        general_row("3.6M", 0.4, 1.25),
+        problem_row("3.6M.rl", [32] * 4),
+        general_row("3.6M.rl", 0.41, 1.375),
+    ]
+    write_rows(tmp_path, rows, torn=True)
     written = report_of([tmp_path], tmp_path)
     at_8 = [1 - math.comb(N - c, 8) / math.comb(N, 8) for c in counts]
     row = cells(written, "3.6M", "base")
-    assert row[2] == "1" and row[7:] == ["0.12", "30.0", "2.0", "40.0", "1.250", "–"] and row[6] == "0.75"
-    assert [cell.split(" [")[0] for cell in row[3:6]] == ["28.9", f"{25 * sum(at_8):.1f}", "75.0"]  # (0 + 1 + 4 + 32) / 128; 3 of 4 ever solved
+    assert row[2] == "1" and row[6] == "0.75"
+    assert row[7:] == ["0.12", "30.0", "2.0", "40.0", "1.250", "–"]
+    values = [cell.split(" [")[0] for cell in row[3:6]]
+    # (0 + 1 + 4 + 32) / 128; 3 of 4 ever solved
+    assert values == ["28.9", f"{25 * sum(at_8):.1f}", "75.0"]
     low, high = map(float, row[3].split("[")[1].strip("]").split(","))
     assert 0 <= low < 28.9 < high <= 100
-    assert cells(written, "3.6M", "rl")[3] == "100.0 [100.0, 100.0]" and cells(written, "3.6M", "rl")[-1] == "+0.125"
+    assert cells(written, "3.6M", "rl")[3] == "100.0 [100.0, 100.0]"
+    assert cells(written, "3.6M", "rl")[-1] == "+0.125"
     verified = written.split("Verified:")[1]
-    assert cells(verified, "3.6M", "base")[3].split(" [")[0] == f"{100 * (0 + 0 + 2 + 16) / 128:.1f}"
+    cell = cells(verified, "3.6M", "base")[3]
+    assert cell.split(" [")[0] == f"{100 * (0 + 0 + 2 + 16) / 128:.1f}"
     assert "4 problems x 32 samples, temperature 0.6, top_p 0.95" in written
 
 
 def test_seeds_give_standard_errors_and_paired_differences(tmp_path, undrawn):
     folders = [tmp_path / "toy", tmp_path / "toy-seed1", tmp_path / "toy-seed2"]
-    base, rl = [4, 8, 12], [16, 24, 26]  # of 32, the same for both problems: pass@1 12.5, 25, 37.5 and 50, 75, 81.25
+    # Of 32, the same for both problems: pass@1 is 12.5, 25, 37.5 and 50, 75, 81.25.
+    base = [4, 8, 12]
+    rl = [16, 24, 26]
     for folder, a, b in zip(folders, base, rl):
         write_rows(folder, [problem_row("3.6M", [a, a]), problem_row("3.6M.rl", [b, b])])
     written = report_of(folders, tmp_path)
@@ -127,19 +149,28 @@ def test_seeds_give_standard_errors_and_paired_differences(tmp_path, undrawn):
     differences = [37.5, 50.0, 43.75]
     error = math.sqrt(sum((d - 43.75) ** 2 for d in differences) / 2 / 3)
     assert 43.75 > 4.30 * error
-    assert cells(written, "rl - base")[1] == f"higher: {43.75:+.1f} ± {error:.1f} (+37.5, +50.0, {43.75:+.1f})"
-    assert cells(written, "rl - base")[2:4] == ["undecided: +0.0 ± 0.0 (+0.0, +0.0, +0.0)", "undecided"]  # pass@32 is 100 everywhere
+    row = cells(written, "rl - base")
+    assert row[1] == f"higher: {43.75:+.1f} ± {error:.1f} (+37.5, +50.0, {43.75:+.1f})"
+    assert row[2] == "undecided: +0.0 ± 0.0 (+0.0, +0.0, +0.0)"  # pass@32 is 100 everywhere
+    assert row[3] == "undecided"
 
 
 def test_words_follow_the_interval():
-    make = lambda mean, low, high, n: report.Estimate(mean, low, high, [mean] * n)
-    assert [report.word(make(*e)) for e in ((2, 1, 3, 1), (-2, -3, -1, 1), (1, -1, 3, 1))] == ["higher", "lower", "undecided"]
-    assert report.word(make(2, 1, 3, 2)) == "undecided" and report.word(make(20, 19, 21, 2)) == "higher"  # two seeds: 12.7 standard errors
-    assert report.word(make(2, math.nan, math.nan, 1)) == "one seed"
+    make = lambda mean, low, high, n: Estimate(mean, low, high, [mean] * n)
+    assert direction(make(2, 1, 3, 1)) == "higher"
+    assert direction(make(-2, -3, -1, 1)) == "lower"
+    assert direction(make(1, -1, 3, 1)) == "undecided"
+    assert direction(make(2, 1, 3, 2)) == "undecided"  # two seeds: 12.7 standard errors
+    assert direction(make(20, 19, 21, 2)) == "higher"
+    assert direction(make(2, math.nan, math.nan, 1)) == "one seed"
 
 
 def test_sharpening_and_collapse_are_named_from_rows(tmp_path, undrawn):
-    rows = [problem_row("3.6M.sft", [2] * 40), problem_row("3.6M.sft.rl", [32] * 15 + [0] * 25), problem_row("1.2M", [1] * 40)]
+    rows = [
+        problem_row("3.6M.sft", [2] * 40),
+        problem_row("3.6M.sft.rl", [32] * 15 + [0] * 25),
+        problem_row("1.2M", [1] * 40),
+    ]
     rows += [problem_row("1.2M.rl-written", [0] * 40, format=1.0, length=5.0)]
     write_rows(tmp_path, rows)
     written = report_of([tmp_path], tmp_path)
@@ -147,30 +178,39 @@ def test_sharpening_and_collapse_are_named_from_rows(tmp_path, undrawn):
     assert "1.2M.rl-written against its base: collapse" in written
     assert "length (tokens) one seed: -25.0" in written
     assert "Not there: rl - base" in written
-    write_rows(tmp_path, [row | {"problems": [[*p[:3], 32, 0] for p in row["problems"]]} if "written" in row["name"] else row for row in rows])
+    rows[-1]["problems"] = [[*p[:3], 32, 0] for p in rows[-1]["problems"]]
+    write_rows(tmp_path, rows)
     assert "1.2M.rl-written against its base: no collapse" in report_of([tmp_path], tmp_path)
 
 
 def test_levels_and_bands(tmp_path, undrawn):
     counts = [0, 0, 1, 2, 6, 7, 32, 0]  # 0 %; 3.1 %; 6.25 and 18.75 %; 21.9 and 100 %
-    write_rows(tmp_path, [problem_row("3.6M", counts), problem_row("3.6M.rl", [c // 2 for c in counts])])
-    study = report.Study([str(tmp_path)])
-    bands = {band: sorted(i for i, _ in seeds[0]) for band, seeds in report.by_band(study, "3.6M", "toy").items()}
+    halves = [c // 2 for c in counts]
+    write_rows(tmp_path, [problem_row("3.6M", counts), problem_row("3.6M.rl", halves)])
+    study = rows.Study([str(tmp_path)])
+    found = rows.problems_by_band(study, "3.6M", "toy")
+    bands = {band: sorted(i for i, _ in seeds[0]) for band, seeds in found.items()}
     assert bands == {"0-2 %": [0, 1, 7], "2-5 %": [2], "5-20 %": [3, 4], "20-100 %": [5, 6]}
-    levels = {level: sorted(i for i, _ in seeds[0]) for level, seeds in report.by_level(study, "3.6M", "toy").items()}
+    found = rows.problems_by_level(study, "3.6M", "toy")
+    levels = {level: sorted(i for i, _ in seeds[0]) for level, seeds in found.items()}
     assert levels == {"(1,2)": [0, 2, 4, 6], "(2,2)": [1, 3, 5, 7]}
     written = report_of([tmp_path], tmp_path)
     by_kind, by_band = written.split("by how often the base solves it")
-    assert "(1,2) (4) | (2,2) (4)" in by_kind and "0-2 % (3) | 2-5 % (1) | 5-20 % (2) | 20-100 % (2)" in by_band
+    assert "(1,2) (4) | (2,2) (4)" in by_kind
+    assert "0-2 % (3) | 2-5 % (1) | 5-20 % (2) | 20-100 % (2)" in by_band
     mean = lambda places: f"{100 * np.mean([counts[i] // 2 / N for i in places]):.1f}"
-    assert cells(by_band, "rl")[1:] == [f"{mean(p)} / {100 * np.mean([counts[i] // 2 > 0 for i in p]):.1f}" for p in bands.values()]
+    assert cells(by_band, "rl")[1:] == [
+        f"{mean(p)} / {100 * np.mean([counts[i] // 2 > 0 for i in p]):.1f}" for p in bands.values()
+    ]
     assert cells(by_kind.split("by kind of problem")[1], "rl")[1].startswith(mean(levels["(1,2)"]))
 
 
-@pytest.mark.parametrize("keep", [{"3.6M.rl"}, {"1.2M", "1.2M.rl-written"}, {"1.2M.sft", "3.6M"}, set()])
+@pytest.mark.parametrize(
+    "keep", [{"3.6M.rl"}, {"1.2M", "1.2M.rl-written"}, {"1.2M.sft", "3.6M"}, set()]
+)
 def test_what_is_missing_is_said(tmp_path, keep):
     full_study(tmp_path)
-    rows = [row for row in report.read_rows(str(tmp_path / "results.jsonl")) if row["name"] in keep]
+    rows = [row for row in read_rows(str(tmp_path / "results.jsonl")) if row["name"] in keep]
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "figure13.png").write_text("of an earlier written")
     write_rows(tmp_path, rows)
@@ -186,16 +226,21 @@ def test_what_is_missing_is_said(tmp_path, keep):
 def test_other_tasks_and_names_do_not_disturb(tmp_path, undrawn):
     full_study(tmp_path)
     before = report_of([tmp_path], tmp_path)
-    rows = report.read_rows(str(tmp_path / "results.jsonl"))
+    rows = read_rows(str(tmp_path / "results.jsonl"))
     math_row = problem_row("3.6M.rl", [3] * 8, task="gsm8k")
     del math_row["verified_pass@1"]
-    write_rows(tmp_path, [math_row, problem_row("3.6M", [1] * 8, task="toy-hard"), *rows, problem_row("3.6M", [1]) | {"name": "my-try"}])
+    hard_row = problem_row("3.6M", [1] * 8, task="toy-hard")
+    stranger = problem_row("3.6M", [1]) | {"name": "my-try"}
+    write_rows(tmp_path, [math_row, hard_row, *rows, stranger])
     after = report_of([tmp_path], tmp_path)
     assert "Left out, not named <tokens>.<recipe>: my-try" in after
-    assert after.index("Results on toy\n") < after.index("Results on gsm8k") < after.index("Results on toy-hard")
+    assert after.index("Results on toy\n") < after.index("Results on gsm8k")
+    assert after.index("Results on gsm8k") < after.index("Results on toy-hard")
     section = lambda text, start, end: text[text.index(start) : text.index(end)]
-    assert section(before, "## Findings", "## Figures") == section(after, "## Findings", "## Figures")
-    assert section(before, "## Results on toy\n", "## Findings") == section(after, "## Results on toy\n", "## Results on gsm8k")
+    findings = section(before, "## Findings", "## Figures")
+    assert findings == section(after, "## Findings", "## Figures")
+    results = section(before, "## Results on toy\n", "## Findings")
+    assert results == section(after, "## Results on toy\n", "## Results on gsm8k")
     assert "on gsm8k, in points" in report_of([tmp_path], tmp_path, task="gsm8k")
 
 
@@ -209,14 +254,17 @@ def test_fewer_samples_than_32(tmp_path, undrawn):
 
 
 def test_paper_values():
-    assert report.PAPER["figure2"]["rl"]["44B"] == {"pass@1": 55.8, "pass@8": 72.7, "pass@32": 80.4}
-    assert "general" not in report.PAPER["figure9"]["sft.rl"]["44B"]
-    assert report.paper_difference("rl", "base") == "+41.0 / +12.9"
-    assert report.tokens_of("1.2M") == 1_200_000 and report.tokens_of("44B") == 44e9
+    assert paper.PAPER["figure2"]["rl"]["44B"] == {"pass@1": 55.8, "pass@8": 72.7, "pass@32": 80.4}
+    assert "general" not in paper.PAPER["figure9"]["sft.rl"]["44B"]
+    assert paper.paper_difference("rl", "base") == "+41.0 / +12.9"
+    assert count("1.2M") == 1_200_000 and count("44B") == 44e9
 
 
 def test_script(tmp_path):
-    run = lambda *flags: subprocess.run([sys.executable, figures.__file__, *map(str, flags)], capture_output=True, text=True)
+    def run(*flags):
+        command = [sys.executable, "-m", "study.figures", *map(str, flags)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
     full_study(tmp_path / "toy")
     full_study(tmp_path / "toy-seed1", shift=1)
     done = run(tmp_path / "toy", tmp_path / "toy-seed1", "--out", tmp_path / "both")
@@ -224,11 +272,24 @@ def test_script(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "results.jsonl").write_text("{not json\n")
     (tmp_path / "empty").mkdir()
-    for flags in ([tmp_path / "nowhere"], [tmp_path / "empty"], [tmp_path / "broken"], [tmp_path / "toy", "--task", "gsm8k"], [tmp_path / "toy", "--what"]):
+    for flags in (
+        [tmp_path / "nowhere"],
+        [tmp_path / "empty"],
+        [tmp_path / "broken"],
+        [tmp_path / "toy", "--task", "gsm8k"],
+        [tmp_path / "toy", "--what"],
+    ):
         failed = run(*flags)
-        assert failed.returncode == 1 and failed.stderr.startswith("figures.py: ") and failed.stderr.count("\n") == 1, failed.stderr
+        assert failed.returncode == 1, failed.stderr
+        assert failed.stderr.startswith("figures.py: "), failed.stderr
+        assert failed.stderr.count("\n") == 1, failed.stderr
 
 
-def test_needs_no_torch():
-    code = "import sys, figures; assert not {'torch', 'matplotlib'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=os.path.dirname(figures.__file__))
+def test_matplotlib_is_imported_for_drawing_only():
+    code = "import sys, study.figures; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_recipe_has_a_look_and_every_figure_its_recipes():
+    assert list(drawing.STYLES) == ALL_RECIPES
+    assert {name for name in figures.FIGURES if name.startswith("figure")} == set(RECIPES_OF_FIGURE)

@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from data import UserError, benchmarks, toy
+from data import UserError, benchmarks, toy, toy_text
 from data.problems import few_shot_text, prompt_text
-from data.tokenizer import DOLMA2_ADDED, byte_of_char, get_tokenizer, pad_token, to_json
+from data.tokenizer import (
+    DOLMA2_ADDED,
+    byte_of_char,
+    get_tokenizer,
+    merge_ranks,
+    pad_token,
+    special_ids,
+    to_json,
+)
 
 DOLMA2 = Path(__file__).parents[2] / "shared/data/tokenizer/allenai_dolma2.json"
 needs_dolma2 = pytest.mark.skipif(not DOLMA2.exists(), reason=f"{DOLMA2} is not here")
@@ -24,7 +32,7 @@ def toy_texts():
     for family in toy.LIMITS:
         for problem in [p for split in toy.SPLITS for p in toy.problems(split, family)]:
             yield from (prompt_text(problem), *problem.solutions)
-    yield from (text for _, text in itertools.islice(toy.documents(0), 5_000))
+    yield from (text for _, text in itertools.islice(toy_text.documents(0), 5_000))
     yield from benchmarks.heldout(100)
     yield from (item.context + choice for item in benchmarks.skills(50) for choice in item.choices)
 
@@ -42,18 +50,31 @@ def test_toy_text_needs_no_bytes():
 def test_toy_vocabulary_is_small_and_used():
     enc = get_tokenizer("toy")
     assert enc.n_vocab < 256 + 400
-    used = {i for _, text in itertools.islice(toy.documents(0), 20_000) for i in enc.encode_ordinary(text)}
+    used = {
+        i
+        for _, text in itertools.islice(toy_text.documents(0), 20_000)
+        for i in enc.encode_ordinary(text)
+    }
     unused = [enc.decode([i]) for i in range(256, enc.eot_token) if i not in used]
     assert not unused
 
 
 def test_toy_pieces():
     enc = get_tokenizer("toy")
-    assert [enc.decode([i]) for i in enc.encode_ordinary("so \\boxed{ 13, 5}")] == ["so", " \\boxed{", " 13", ",", " 5", "}"]
+    assert [enc.decode([i]) for i in enc.encode_ordinary("so \\boxed{ 13, 5}")] == [
+        "so",
+        " \\boxed{",
+        " 13",
+        ",",
+        " 5",
+        "}",
+    ]
     p = toy.problems("train", "toy", 1)[0]
     prompt, solution = enc.encode_ordinary(prompt_text(p)), enc.encode_ordinary(p.solutions[0])
     assert enc.decode([prompt[-2]]).startswith(" Let's think") and enc.decode([prompt[-1]]) == "\n"
-    assert enc.encode_ordinary(prompt_text(p) + p.solutions[0]) == prompt + solution  # the boundary is a token boundary
+    assert (
+        enc.encode_ordinary(prompt_text(p) + p.solutions[0]) == prompt + solution
+    )  # the boundary is a token boundary
     assert len(prompt) <= 36
     few = few_shot_text(p, toy.problems("train", "toy", 3)[1:])
     assert enc.encode_ordinary(few)[-len(prompt) :] == prompt
@@ -63,7 +84,17 @@ def test_toy_ids_are_pinned():
     """Checkpoints depend on them; a change of the words needs new checkpoints."""
     enc = get_tokenizer("toy")
     assert (enc.n_vocab, enc.eot_token, pad_token(enc)) == (600, 598, 599)
-    assert enc.encode_ordinary("say hana has 11 cards . buys 2 .") == [583, 327, 545, 277, 372, 258, 380, 268, 258]
+    assert enc.encode_ordinary("say hana has 11 cards . buys 2 .") == [
+        583,
+        327,
+        545,
+        277,
+        372,
+        258,
+        380,
+        268,
+        258,
+    ]
 
 
 @pytest.mark.parametrize("name", ["toy", pytest.param(str(DOLMA2), marks=needs_dolma2)])
@@ -85,21 +116,35 @@ def test_dolma2_json():
         for i in enc.encode_ordinary(text):
             assert vocab["".join(char[b] for b in enc.decode_single_token_bytes(i))] == i
     assert enc.encode_ordinary("Hello world") == [9906, 1917]  # as cl100k_base
-    assert [enc.encode_single_token(token) for token in DOLMA2_ADDED] == list(range(100_256, 100_278))
+    assert [enc.encode_single_token(token) for token in DOLMA2_ADDED] == list(
+        range(100_256, 100_278)
+    )
     assert get_tokenizer(str(DOLMA2)) is enc  # built once
 
 
 def shared_files():
     folder = DOLMA2.parents[1]
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p != DOLMA2) if folder.exists() else []
+    return (
+        sorted(p for p in folder.rglob("*") if p.is_file() and p != DOLMA2)
+        if folder.exists()
+        else []
+    )
 
 
 def texts_of(path: Path):
     """The documents of a file: every string in its JSON lines, once, or the whole text."""
-    content = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+    content = (
+        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    ).decode()
     if ".json" not in path.suffixes and ".jsonl" not in path.suffixes:
         return {content}
-    strings = lambda value: [value] if isinstance(value, str) else [s for v in (value.values() if isinstance(value, dict) else value) for s in strings(v)] if isinstance(value, (dict, list)) else []
+    strings = lambda value: (
+        [value]
+        if isinstance(value, str)
+        else [s for v in (value.values() if isinstance(value, dict) else value) for s in strings(v)]
+        if isinstance(value, (dict, list))
+        else []
+    )
     lines = [content] if path.name.endswith("config.json") else content.splitlines()
     return {s for line in lines for s in strings(json.loads(line))}
 
@@ -115,18 +160,31 @@ MORE = [
 @needs_dolma2
 def test_dolma2_is_what_the_tokenizers_library_says():
     """Ids equal and bytes come back, on tricky strings; both sides read added tokens that stand in the text."""
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install -r tests/requirements.txt")
+    tokenizers = pytest.importorskip(
+        "tokenizers", reason="tokenizers is not installed: pip install -r tests/requirements.txt"
+    )
     theirs, ours = tokenizers.Tokenizer.from_file(str(DOLMA2)), get_tokenizer(str(DOLMA2))
     for text in [*TRICKY, *MORE]:
         ids = ours.encode(text, allowed_special="all")
         assert ids == theirs.encode(text).ids, repr(text)[:100]
-        assert ours.decode_bytes(ids) == text.encode() == ours.decode_bytes(ours.encode_ordinary(text))
-        assert max(ours.encode_ordinary(text), default=0) < 100_256  # no added token, whatever the letters say
+        assert (
+            ours.decode_bytes(ids) == text.encode() == ours.decode_bytes(ours.encode_ordinary(text))
+        )
+        assert (
+            max(ours.encode_ordinary(text), default=0) < 100_256
+        )  # no added token, whatever the letters say
 
 
-@pytest.mark.parametrize("path", shared_files() or [pytest.param(None, marks=pytest.mark.skip(reason=f"{DOLMA2.parents[1]} is not here"))], ids=lambda p: p and p.name)
+@pytest.mark.parametrize(
+    "path",
+    shared_files()
+    or [pytest.param(None, marks=pytest.mark.skip(reason=f"{DOLMA2.parents[1]} is not here"))],
+    ids=lambda p: p and p.name,
+)
 def test_dolma2_on_every_file_of_real_text(path):
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install -r tests/requirements.txt")
+    tokenizers = pytest.importorskip(
+        "tokenizers", reason="tokenizers is not installed: pip install -r tests/requirements.txt"
+    )
     theirs, ours = tokenizers.Tokenizer.from_file(str(DOLMA2)), get_tokenizer(str(DOLMA2))
     texts = sorted(texts_of(path))
     mine = [ours.encode(text, allowed_special="all") for text in texts]
@@ -139,15 +197,21 @@ def test_dolma2_on_every_file_of_real_text(path):
 def test_dolma2_by_name_through_tiktokens_own_cache(tmp_path, monkeypatch):
     """What a machine with network gets: cl100k's rank file, which OLMo 2 left unchanged, read and verified by tiktoken."""
     vocab, to_byte = json.loads(DOLMA2.read_text())["model"]["vocab"], byte_of_char()
-    lines = [base64.b64encode(bytes(to_byte[c] for c in token)) + b" %d\n" % i for token, i in vocab.items() if i < 100_256]
+    lines = [
+        base64.b64encode(bytes(to_byte[c] for c in token)) + b" %d\n" % i
+        for token, i in vocab.items()
+        if i < 100_256
+    ]
     url = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
-    (tmp_path / hashlib.sha1(url.encode()).hexdigest()).write_bytes(b"".join(sorted(lines, key=lambda line: int(line.split()[1]))))
+    (tmp_path / hashlib.sha1(url.encode()).hexdigest()).write_bytes(
+        b"".join(sorted(lines, key=lambda line: int(line.split()[1])))
+    )
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
     get_tokenizer.cache_clear()
     named, read = get_tokenizer("dolma2"), get_tokenizer(str(DOLMA2))
     assert (named.n_vocab, named.eot_token, pad_token(named)) == (100_278, 100_257, 100_277)
-    assert named._special_tokens == read._special_tokens and named._mergeable_ranks == read._mergeable_ranks
+    assert special_ids(named) == special_ids(read) and merge_ranks(named) == merge_ranks(read)
     for text in [*TRICKY, *MORE]:
         assert named.encode_ordinary(text) == read.encode_ordinary(text)
     get_tokenizer.cache_clear()
@@ -156,8 +220,13 @@ def test_dolma2_by_name_through_tiktokens_own_cache(tmp_path, monkeypatch):
 @needs_dolma2
 def test_to_json_writes_the_file_it_was_read_from():
     written, read = to_json(get_tokenizer(str(DOLMA2))), json.loads(DOLMA2.read_text())
-    assert written["model"]["merges"] == read["model"]["merges"]  # 100,000 merges, recovered from the ranks alone
-    assert written["added_tokens"] == read["added_tokens"] and written["pre_tokenizer"] == read["pre_tokenizer"]
+    assert (
+        written["model"]["merges"] == read["model"]["merges"]
+    )  # 100,000 merges, recovered from the ranks alone
+    assert (
+        written["added_tokens"] == read["added_tokens"]
+        and written["pre_tokenizer"] == read["pre_tokenizer"]
+    )
     assert written["model"]["vocab"].items() <= read["model"]["vocab"].items()
 
 
@@ -185,10 +254,28 @@ def test_errors(tmp_path):
 
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
-WORDS = {"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "\\S+|\\s+"}, "behavior": "Isolated", "invert": False}, BYTE_LEVEL]}
+WORDS = {
+    "type": "Sequence",
+    "pretokenizers": [
+        {
+            "type": "Split",
+            "pattern": {"Regex": "\\S+|\\s+"},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+        BYTE_LEVEL,
+    ],
+}
 
 
-def tiny_json(path, added=("<|endoftext|>", "<|pad|>"), merges=("a b", "ab c"), n_bytes=256, pre_tokenizer=WORDS, **changes):
+def tiny_json(
+    path,
+    added=("<|endoftext|>", "<|pad|>"),
+    merges=("a b", "ab c"),
+    n_bytes=256,
+    pre_tokenizer=WORDS,
+    **changes,
+):
     vocab = sorted(byte_of_char(), key=byte_of_char().get)[:n_bytes] + ["ab", "abc"]
     path.write_text(json.dumps({
         "added_tokens": [{"id": len(vocab) + i, "content": token} for i, token in enumerate(added)],
@@ -202,10 +289,17 @@ def tiny_json(path, added=("<|endoftext|>", "<|pad|>"), merges=("a b", "ab c"), 
 
 def test_other_json(tmp_path):
     enc = get_tokenizer(tiny_json(tmp_path / "good.json"))
-    assert enc.encode_ordinary("abcab") == [257, 256] and enc.eot_token == 258 and pad_token(enc) == 259
+    assert (
+        enc.encode_ordinary("abcab") == [257, 256]
+        and enc.eot_token == 258
+        and pad_token(enc) == 259
+    )
     enc = get_tokenizer(tiny_json(tmp_path / "other_names.json", added=("<s>", "</s>")))
     assert enc.eot_token == 259 == pad_token(enc) and 259 not in enc.encode_ordinary("a</s>")
-    two_regexes = {"type": "Sequence", "pretokenizers": [*WORDS["pretokenizers"][:1] * 2, BYTE_LEVEL]}
+    two_regexes = {
+        "type": "Sequence",
+        "pretokenizers": [*WORDS["pretokenizers"][:1] * 2, BYTE_LEVEL],
+    }
     cases = {
         "no end of text": (dict(added=("<|pad|>",)), "no end-of-text token"),
         "order": (dict(merges=("ab c", "a b")), "do not follow its merges"),
@@ -225,13 +319,20 @@ def test_other_json(tmp_path):
 @needs_dolma2
 def test_any_byte_level_bpe_gives_the_librarys_ids(tmp_path):
     """A tokenizer trained here with GPT-2's expression, another end-of-text token and Shakespeare."""
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install -r tests/requirements.txt")
+    tokenizers = pytest.importorskip(
+        "tokenizers", reason="tokenizers is not installed: pip install -r tests/requirements.txt"
+    )
     text = (DOLMA2.parents[1] / "general_text_tinyshakespeare.txt").read_text()
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     theirs.decoder = tokenizers.decoders.ByteLevel()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=3000, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=3000,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
     theirs.train_from_iterator(text.splitlines(keepends=True), trainer)
     theirs.save(str(tmp_path / "tokenizer.json"))
     ours = get_tokenizer(str(tmp_path / "tokenizer.json"))

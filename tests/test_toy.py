@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data import UserError, benchmarks, toy
-from data.problems import question_id
+from data import UserError, benchmarks, toy, toy_text, toy_world
+from data.problem import question_id
 from data.tokenizer import get_tokenizer
 
 FAMILIES = list(toy.LIMITS)
 
 
 def first_documents(n, seed=0):
-    return list(itertools.islice(toy.documents(seed), n))
+    return list(itertools.islice(toy_text.documents(seed), n))
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +31,16 @@ def contents_in(text: str) -> set[str]:
         found.add("|".join(sorted(person_content(part) for part in (first, second))))
     for lines, a, b in re.findall(r"((?: \w = [^.?]*\.)+) find (\w) and (\w) \?", text):
         defined = dict(line.strip().split(" = ") for line in lines.split(" . ") if "=" in line)
-        found.add("|".join(sorted(letter_content(defined, name).replace(" ", "") for name in (a, b))))
+        found.add(
+            "|".join(sorted(letter_content(defined, name).replace(" ", "") for name in (a, b)))
+        )
     return found
 
 
 def person_content(part: str) -> str:
     start = re.search(r"has (\d+)", part)[1]
     events = re.findall(r"(\w+) (\d+)", part.split(".", 1)[1])
-    return start + "".join(("+" if verb in toy.GAINS else "-") + n for verb, n in events)
+    return start + "".join(("+" if verb in toy_world.GAINS else "-") + n for verb, n in events)
 
 
 def letter_content(defined: dict, name: str) -> str:
@@ -50,24 +52,48 @@ def test_same_seed_same_bytes():
     assert first_documents(500) == first_documents(500)
     assert first_documents(50) != first_documents(50, seed=1)
     assert toy.problems("test", "toy", n=20) == toy.problems("test", "toy", n=20)
-    assert benchmarks.skills(5) == benchmarks.skills(5) and benchmarks.heldout(5) == benchmarks.heldout(5)
+    assert benchmarks.skills(5) == benchmarks.skills(5) and benchmarks.heldout(
+        5
+    ) == benchmarks.heldout(5)
 
 
 def test_problem_sets_never_change():
     """Results of different versions can be compared only while these hold; change them knowingly."""
-    texts = ["".join([p.question, p.answer, *p.solutions]) for f in FAMILIES for split in toy.SPLITS for p in toy.problems(split, f)]
+    texts = [
+        "".join([p.question, p.answer, *p.solutions])
+        for f in FAMILIES
+        for split in toy.SPLITS
+        for p in toy.problems(split, f)
+    ]
     assert question_id("".join(texts)) == "c67ed8124a38"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_splits_share_no_content(family):
-    contents = {split: {c for p in toy.problems(split, family) for c in contents_in(p.question)} for split in toy.SPLITS}
-    assert {split: len(c) for split, c in contents.items()} == {"train": 600, "val": 100, "test": 200}
-    assert not contents["train"] & contents["test"] and not contents["train"] & contents["val"] and not contents["val"] & contents["test"]
+    contents = {
+        split: {c for p in toy.problems(split, family) for c in contents_in(p.question)}
+        for split in toy.SPLITS
+    }
+    assert {split: len(c) for split, c in contents.items()} == {
+        "train": 600,
+        "val": 100,
+        "test": 200,
+    }
+    assert (
+        not contents["train"] & contents["test"]
+        and not contents["train"] & contents["val"]
+        and not contents["val"] & contents["test"]
+    )
 
 
 def test_documents_hold_no_test_content(texts):
-    tested = {c for f in FAMILIES for s in ("val", "test") for p in toy.problems(s, f) for c in contents_in(p.question)}
+    tested = {
+        c
+        for f in FAMILIES
+        for s in ("val", "test")
+        for p in toy.problems(s, f)
+        for c in contents_in(p.question)
+    }
     written = {c for _, text in texts for c in contents_in(text)}
     assert len(tested) == 600 and len(written) > 5_000
     assert not tested & written
@@ -75,7 +101,11 @@ def test_documents_hold_no_test_content(texts):
 
 def test_heldout_texts_are_never_documents(texts):
     assert not {text for _, text in texts} & set(benchmarks.heldout(200))
-    stories = {item.context + item.choices[0] for item in benchmarks.skills(100) if item.skill == "last word"}
+    stories = {
+        item.context + item.choices[0]
+        for item in benchmarks.skills(100)
+        if item.skill == "last word"
+    }
     assert len(stories) == 100 and not {text for _, text in texts} & stories
 
 
@@ -83,21 +113,25 @@ def test_mix_by_tokens(texts):
     enc, tokens = get_tokenizer("toy"), Counter()
     for kind, text in texts:
         tokens[kind] += len(enc.encode_ordinary(text)) + 1
-    for kind, share in toy.MIX.items():
+    for kind, share in toy_text.MIX.items():
         assert abs(tokens[kind] / tokens.total() - share) < 0.015
-    assert sum("Let's think" in text for kind, text in texts) > 1_000  # the post-training format is part of pre-training
+    assert (
+        sum("Let's think" in text for kind, text in texts) > 1_000
+    )  # the post-training format is part of pre-training
 
 
 def test_rows_begin_with_a_document():
     enc = get_tokenizer("toy")
-    rows = toy.rows(0, 4_000, 80, enc)
+    rows = toy_text.rows(0, 4_000, 80, enc)
     assert rows.shape == (50, 80) and rows.dtype == np.uint16
-    assert np.array_equal(rows, toy.rows(0, 4_000, 80, enc)) and not np.array_equal(rows, toy.rows(1, 4_000, 80, enc))
+    assert np.array_equal(rows, toy_text.rows(0, 4_000, 80, enc)) and not np.array_equal(
+        rows, toy_text.rows(1, 4_000, 80, enc)
+    )
     starts = set()
     for row in rows.tolist():
         documents = enc.decode(row).split("<|endoftext|>")
         starts |= {document.split(" ")[0] for document in documents if document}
-    assert starts <= set(toy.STARTERS) and (rows == enc.eot_token).sum() > 50
+    assert starts <= set(toy_world.STARTERS) and (rows == enc.eot_token).sum() > 50
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -112,7 +146,7 @@ def test_solutions_hold(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_many_distinct_solutions(family):
     for i in range(50):
-        rng = toy.draw("test", i)
+        rng = toy_world.random_for("test", i)
         task = toy.draw_task(rng, family, toy.SHAPES[family], "train")
         assert len({toy.solve(rng, task, "") for _ in range(64)}) >= 20
 
@@ -138,8 +172,16 @@ def test_unknown_split():
 
 # --- verify ---------------------------------------------------------------------------------------------------------
 
-EASY = replace(toy.problems("train", "toy", 1)[0], answer="13, 5", question="say hana has 11 cards . buys 2 . gail has 10 . loses 8 . finds 3 . how many now ?")
-HARD = replace(toy.problems("train", "toy-hard", 1)[0], answer="7, 17", question="say p = 3 * 4 . t = 7 . q = 9 + 8 . r = p - 5 . find r and q ?")
+EASY = replace(
+    toy.problems("train", "toy", 1)[0],
+    answer="13, 5",
+    question="say hana has 11 cards . buys 2 . gail has 10 . loses 8 . finds 3 . how many now ?",
+)
+HARD = replace(
+    toy.problems("train", "toy-hard", 1)[0],
+    answer="7, 17",
+    question="say p = 3 * 4 . t = 7 . q = 9 + 8 . r = p - 5 . find r and q ?",
+)
 
 
 @pytest.mark.parametrize("response", [
@@ -175,15 +217,28 @@ def test_verify_rejects(response):
 
 
 def test_verify_checks_letters():
-    assert toy.verify(r"first p = 3 * 4 = 12 . then r = p - 5 = 7 . then q = 9 + 8 = 17 . so \boxed{ 7, 17}", HARD)
+    assert toy.verify(
+        r"first p = 3 * 4 = 12 . then r = p - 5 = 7 . then q = 9 + 8 = 17 . so \boxed{ 7, 17}", HARD
+    )
     assert toy.verify(r"first 3 * 4 - 5 = 7 . then 9 + 8 = 17 . so \boxed{ 7, 17}", HARD)
-    assert toy.verify(r"17 - 5 * 2 = 7 . then 9 + 8 = 17 . so \boxed{ 7, 17}", HARD)  # products first
-    assert not toy.verify(r"first q = 3 * 4 = 12 . then 12 - 5 = 7 . then 9 + 8 = 17 . so \boxed{ 7, 17}", HARD)
+    assert toy.verify(
+        r"17 - 5 * 2 = 7 . then 9 + 8 = 17 . so \boxed{ 7, 17}", HARD
+    )  # products first
+    assert not toy.verify(
+        r"first q = 3 * 4 = 12 . then 12 - 5 = 7 . then 9 + 8 = 17 . so \boxed{ 7, 17}", HARD
+    )
 
 
 def test_verify_is_bounded():
     box = r" = 13 \boxed{ 13, 5}"
-    for attack in ["9" * 100_000, " * ".join(["999999"] * 50_000), "1 + " * 100_000, "= " * 100_000, "\\boxed{" * 50_000, "５ + ８"]:
+    for attack in [
+        "9" * 100_000,
+        " * ".join(["999999"] * 50_000),
+        "1 + " * 100_000,
+        "= " * 100_000,
+        "\\boxed{" * 50_000,
+        "５ + ８",
+    ]:
         assert not toy.verify(attack + box, EASY)
 
 
@@ -192,11 +247,15 @@ def test_verify_is_bounded():
 
 def test_skills():
     items = benchmarks.skills(100)
-    assert Counter(item.skill for item in items) == dict.fromkeys(["last word", "next event", "fact", "two hops", "tool use", "inheritance"], 100)
+    assert Counter(item.skill for item in items) == dict.fromkeys(
+        ["last word", "next event", "fact", "two hops", "tool use", "inheritance"], 100
+    )
     n_choices = {"last word": 1, "tool use": 2}
     for item in items:
         assert len(set(item.choices)) == len(item.choices) == n_choices.get(item.skill, 4)
-        assert all(choice.startswith(" ") for choice in item.choices) and 0 <= item.gold < len(item.choices)
+        assert all(choice.startswith(" ") for choice in item.choices) and 0 <= item.gold < len(
+            item.choices
+        )
     assert len(set(items)) > 580
 
 

@@ -1,0 +1,266 @@
+r"""Answers that are more than a plain number: what they mean, and when two of them mean the same.
+
+    equal("x = \\frac12", "0.5", any_order=True)      -> True
+    read("x = 18 cm", merge=True)                     -> Answer("x", "cm", "number", Fraction(18))
+
+An answer is read into an `Answer`: spelled in one way (latex_clean.py), without its name and unit
+(latex_units.py), and then either a number (latex_tokens.py), words, a structure of several answers
+(a pair, an interval, a set, a matrix), or else an expression (latex_terms.py). `same` compares two.
+"""
+
+import re
+from functools import lru_cache
+from itertools import chain
+from typing import NamedTuple
+
+from data.latex_clean import clean
+from data.latex_terms import MAX_DEPTH, terms
+from data.latex_tokens import encloses, matching_braces, number, split_top, tokenize
+from data.latex_units import split_name, split_unit
+
+MAX_ANSWER = 1_000  # characters; a longer "answer" is not read at all
+
+
+class Answer(NamedTuple):
+    r"""One answer, read: "x = 18 cm" is Answer(name="x", unit="cm", kind="number", value=18).
+
+    kind        value
+    number      a Fraction
+    text        the words
+    expression  what `terms` makes of it
+    +-          a \pm b: the frozenset of its two values
+    {}          a set: the frozenset of its elements
+    ,           a bare list: a list of Answers
+    () [) ...   a pair or an interval: a list of Answers
+    union       its intervals: a list of Answers
+    matrix [2, 2]    its cells, row by row: a list of Answers
+    """
+
+    name: str | None
+    unit: str | None
+    kind: str
+    value: object
+
+
+def equal(found: str, reference: str, any_order: bool) -> bool:
+    """Does the answer `found` mean the same as the reference answer? See `same` for any_order."""
+    gold = read(reference, merge=thousands_are_merged(reference))
+    if gold is None:
+        return False
+    if same(gold, read(found, merge=True), any_order):
+        return True
+    # "1,234" is a number or a pair, whichever the reference answer is.
+    return "," in found and same(gold, read(found, merge=False), any_order)
+
+
+def is_readable(text: str, only_numbers: bool) -> bool:
+    """Can this be read as an answer? With only_numbers: as a number, or a list or pair of them."""
+    answer = read(text, merge=True)
+    if answer is None:
+        return False
+    if not only_numbers:
+        return True
+    parts = answer.value if answer.kind in (",", "()") else [answer]
+    return all(part.kind == "number" for part in parts)
+
+
+def thousands_are_merged(reference: str) -> bool:
+    """Is "1,234" in this reference answer one number?
+
+    Yes if it stands alone or beside a ", ", since then a comma without a blank separates nothing.
+    In "(1,234)" it is a pair.
+    """
+    is_in_brackets = re.search(r"[(\[]|\\\{", reference)
+    has_comma_and_blank = re.search(r",\s", reference)
+    return not is_in_brackets or bool(has_comma_and_blank)
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
+    r"""Equal in form and value. A bare pair may be put in parentheses.
+
+    a \pm b is the set of its two values. With any_order a bare list is one of solutions, so -2, 1
+    is the same as 1, -2.
+    """
+    if found is None:
+        return False
+    if gold.name and found.name and gold.name != found.name:
+        return False
+    if gold.unit and found.unit and not compatible(gold.unit, found.unit):
+        return False
+    kinds = {gold.kind, found.kind}
+    if "+-" in kinds and kinds <= {"+-", "{}", ","}:
+        same_size = len(gold.value) == len(found.value)
+        return same_size and as_set(gold.value) == as_set(found.value)
+    in_parentheses = gold.kind == "," and found.kind == "()"
+    if gold.kind != found.kind and not in_parentheses:
+        return False
+    if isinstance(gold.value, list):
+        return same_elements(gold, found, any_order)
+    if gold.kind == "text":
+        is_small_letter = len(gold.value) == 1 and gold.value.islower()
+        if not is_small_letter:  # "c" may be C, but x is not X
+            return gold.value.lower() == found.value.lower()
+    return gold.value == found.value
+
+
+def compatible(unit: str, other: str) -> bool:
+    """Equal units; km may also be km/h."""
+    return all(a == b for a, b in zip(unit.split("/"), other.split("/")))
+
+
+def same_elements(gold: Answer, found: Answer, any_order: bool) -> bool:
+    if len(gold.value) != len(found.value):
+        return False
+    both_are_bare = gold.kind == found.kind == ","
+    if any_order and both_are_bare and several_names(gold.value) == several_names(found.value):
+        return matched(gold.value, found.value)
+    return all(same(a, b) for a, b in zip(gold.value, found.value))
+
+
+def several_names(answers: list[Answer]) -> bool:
+    """True of x = 1, y = 2, which says which is which; false of 1, 2 and of x = 1, 2."""
+    names = {answer.name for answer in answers if answer.name}
+    return len(names) > 1
+
+
+def matched(gold: list[Answer], found: list[Answer]) -> bool:
+    """Does each answer of one list have a partner of its own in the other?"""
+    left = list(found)
+    for answer in gold:
+        for i, other in enumerate(left):
+            if same(answer, other):
+                left.pop(i)
+                break
+        else:  # none of those that are left is the same
+            return False
+    return True
+
+
+def as_set(answers: list[Answer] | frozenset) -> frozenset:
+    r"""Answers as a set, without their names and units; 1 \pm \sqrt{5} counts as two."""
+    if isinstance(answers, frozenset):
+        return answers
+    values = set()
+    for answer in answers:
+        if answer.kind == "+-":
+            values |= answer.value
+        else:
+            values.add((answer.kind, as_tuple(answer.value)))
+    return frozenset(values)
+
+
+def as_tuple(value: object) -> object:
+    """A value that can be an element of a set: lists of Answers become tuples."""
+    if not isinstance(value, list):
+        return value
+    return tuple((answer.kind, as_tuple(answer.value)) for answer in value)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+THOUSANDS = re.compile(r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")  # 1,234,567
+WORDS = re.compile(r"[A-Za-z][A-Za-z .']*(?:-[A-Za-z]{2}[A-Za-z .']*)*")  # Evelyn, twenty-one
+PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
+MATRIX = re.compile(
+    r"""
+    [(\[]? \s*                                  # a matrix or an array may stand in brackets
+    \\begin\{
+    (?: (?: [pb] | small )? matrix \}
+      | array \} \s* \{ [clr| ]* \}             # with its columns: {cc|r}
+    )
+    (.*)
+    \\end\{ [a-z]+ \}
+    \s* [)\]]?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@lru_cache(maxsize=1024)  # the rollouts of a group repeat their answers
+def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
+    """Read one answer; None if it cannot be read. `merge` joins 1,234 to 1234.
+
+    `depth` counts the structures that this text is an element of.
+    """
+    if len(text) > MAX_ANSWER:
+        return None
+    if depth == 0:
+        text = clean(text)
+        if merge:
+            text = THOUSANDS.sub(without_commas, text)
+    text, name = split_name(unwrap(text))
+    text, unit = split_unit(unwrap(text))
+    text = unwrap(text)
+    tokens = tokenize(text)
+    if not tokens:
+        return None
+    value = number(tokens)
+    if value is not None:
+        is_torn = depth > 0 and re.match("-?0[0-9]", text)  # 13,000 is no pair of 13 and 000
+        return None if is_torn else Answer(name, unit, "number", value)
+    if WORDS.fullmatch(text):
+        return Answer(name, unit, "text", " ".join(text.split()))
+    if depth == MAX_DEPTH:
+        return Answer(name, unit, "expression", tuple(tokens))
+
+    structure = split_structure(text, tokens)
+    if structure is None:
+        if tokens.count("\\pm") == 1:
+            plus = read(PLUS_MINUS.sub("+", text), merge, depth + 1)
+            minus = read(PLUS_MINUS.sub("-", text), merge, depth + 1)
+            if plus is None or minus is None:
+                return None
+            return Answer(name, unit, "+-", as_set([plus, minus]))
+        return Answer(name, unit, "expression", terms(tokens))
+
+    kind, pieces = structure
+    elements = [read(piece, merge, depth + 1) for piece in pieces]
+    if None in elements:
+        return None
+    if kind == "()" and len(elements) == 1:  # (5) is 5, (C) is C
+        (inner,) = elements
+        return inner._replace(name=inner.name or name, unit=inner.unit or unit)
+    return Answer(name, unit, kind, as_set(elements) if kind == "{}" else elements)
+
+
+def without_commas(m: re.Match) -> str:
+    return m[0].replace(",", "")
+
+
+def split_structure(text: str, tokens: list[str]) -> tuple[str, list[str]] | None:
+    r"""(kind, pieces) if the text is made of several answers, else None.
+
+    "1, 2" gives (",", ["1", " 2"]), "[0,1)" gives ("[)", ["0", "1"]); the kinds are Answer's.
+    """
+    matrix = MATRIX.fullmatch(text)
+    if matrix and "\\begin" not in matrix[1]:
+        rows = [row.split("&") for row in matrix[1].split("\\\\") if row.strip()]
+        widths = [len(row) for row in rows]
+        return f"matrix {widths}", list(chain.from_iterable(rows))
+    intervals = split_top(text, "\\cup")
+    if len(intervals) > 1:
+        return "union", intervals
+    pieces = split_top(text, ",")
+    if len(pieces) > 1:
+        return ",", pieces
+    if not encloses(tokens):
+        return None
+    if tokens[0] == "\\{" and tokens[-1] == "\\}":
+        inside = text[2:-2]
+        return "{}", split_top(inside, ",") if inside.strip() else []
+    if tokens[0] in ("(", "[") and tokens[-1] in (")", "]"):
+        return text[0] + text[-1], split_top(text[1:-1], ",")
+    return None
+
+
+def unwrap(text: str) -> str:
+    """Drop blanks, quotes, markdown stars, a final full stop, and braces around the whole."""
+    text = text.strip(' \t\r\n"`*')
+    if text.endswith(".") and not text.endswith(".."):
+        text = text[:-1].rstrip(" *")
+    if text.startswith("{") and matching_braces(text).get(0) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text

@@ -1,0 +1,157 @@
+r"""One spelling for what LaTeX can spell in many ways: `clean` comes before an answer is read."""
+
+import re
+
+# --- single characters and commands ---------------------------------------------------------------
+
+CHARACTERS = str.maketrans(
+    {
+        "\u2212": "-",  # minus
+        "\u2013": "-",  # en dash
+        "\u00a0": " ",  # no-break space
+        "\u2009": "\\,",  # thin space
+        "\u202f": "\\,",  # narrow no-break space
+        "\u00d7": "\\times ",
+        "\u00b7": "\\cdot ",
+        "\u03c0": "\\pi ",
+        "\u221e": "\\infty ",
+        "\u221a": "\\sqrt ",
+        "\u222a": "\\cup ",
+        "\u00b1": "\\pm ",
+        "\u00b0": "\\circ ",  # degree sign
+        "\u2264": "\\le ",
+        "\u2265": "\\ge ",
+        "\u2260": "\\ne ",
+        "\u20ac": " ",  # euro
+        "\u00a3": " ",  # pound
+        "\u00a2": " cents",
+        "\u00b2": "^2",
+        "\u00b3": "^3",
+    }
+)
+SYNONYMS = {
+    "dfrac": "\\frac",
+    "tfrac": "\\frac",
+    "cfrac": "\\frac",
+    "leq": "\\le",
+    "geq": "\\ge",
+    "neq": "\\ne",
+    "lt": "<",
+    "gt": ">",
+    "leqslant": "\\le",
+    "geqslant": "\\ge",
+    "bar": "\\overline",
+    "varnothing": "\\emptyset",
+    "degree": "\\circ",
+    "colon": ":",
+    "lbrace": "\\{",
+    "rbrace": "\\}",
+    "bigcup": "\\cup",
+    "quad": " ",
+    "qquad": " ",
+    "thinspace": " ",
+}
+DROPPED = (
+    "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed"
+).split()
+
+COMMAND = re.compile(
+    r"""
+    \\\\                # a new row
+  | \\ ([A-Za-z]+)      # a word
+  | \\ ([^A-Za-z])      # a sign
+  | ~                   # LaTeX's blank
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def common_spelling(command: re.Match) -> str:
+    """One LaTeX command (a match of COMMAND) in its common spelling."""
+    word = command[1]
+    sign = command[2]
+    if word:
+        return " " if word in DROPPED else SYNONYMS.get(word, command[0])
+    if command[0] == "~":
+        return " "
+    if not sign:  # a new row
+        return command[0]
+    if sign == "!":  # a negative space
+        return ""
+    if sign in ",;: \n()[]":
+        return " "
+    if sign in "%$&#":
+        return sign
+    return command[0]
+
+
+# --- patterns, in the order of their use ----------------------------------------------------------
+
+CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")  # GSM8K's
+LATEX_COMMA = re.compile(  # the thousands of 10{,}000, 10,\!000 and 10\,000
+    r"(?<=[0-9]) (?: \{,\} | ,\\!\s* | \\, ) (?= [0-9]{3} (?![0-9]) )", re.VERBOSE
+)
+DOLLARS = re.compile(r"^\s*(-?)\s*\\\$\s*([0-9][0-9,]*(?:\.[0-9]+)?)\.?\s*$")  # only \$18
+TEXT = re.compile(
+    r"""
+    \\ (?: text (?: bf | it | rm | normal | sf | tt | up )?
+         | math (?: rm | bf | it | sf )
+         | boldsymbol | bm | mbox | hbox | operatorname | emph | underline
+       )
+    \s* \{ ([^{}]*) \}
+    """,
+    re.VERBOSE,
+)
+AND = re.compile(r",?\s*\band\b")  # "1, 2, and 3"
+AM = re.compile(r"(?i)(?<=[0-9])\s*a\.?m\b\.?")  # 3:45 A.M.
+PM = re.compile(r"(?i)(?<=[0-9])\s*p\.?m\b\.?")
+U_FOR_UNION = re.compile(r"(?<=[\])}])\s*U\s*(?=[\[({\\])")  # [0,1] U [2,3]
+DEGREES = re.compile(r"\^\s*\{\s*\\circ\s*\}|\^?\s*\\circ(?=[CF]?(?![A-Za-z]))")
+CELSIUS = re.compile(r"(?<=degrees )\s*C\b")
+FAHRENHEIT = re.compile(r"(?<=degrees )\s*F\b")
+INFINITY = re.compile(r"(?<![A-Za-z\\])inf(?:inity)?(?![A-Za-z])")
+BARE_COMMAND = re.compile(r"(?<![A-Za-z\\])(sqrt|pi|infty)(?![A-Za-z])")
+ARGUMENT_IN_PARENTHESES = re.compile(r"(\\sqrt|\^)\s*\(([^()]*)\)")  # \sqrt(3), 2^(n+1)
+FUN = r"\\ (?:arc)? (?: sin | cos | tan | cot | sec | csc | log | ln )"
+FUNCTION = re.compile(  # \cos(2x) becomes \cos 2x
+    rf"""
+    ( {FUN} (?: [ ]? [_^] [ ]? (?: \{{[^{{}}]*\}} | [0-9a-z] ) )* )     # \cos^2, \log_{{2}}
+    [ ]? \( ( (?: (?!{FUN}) [^()+\-=,/] )* ) \)                         # (2x): no sum, no function
+    (?= [ ]? (?: $ | [-+=.,)\]}}&] | \\\\ | {FUN} ) )                   # no more of the argument
+    """,
+    re.VERBOSE,
+)
+ANSWER_IS = re.compile(r"(?i)^\W{0,3}(?:the )?(?:final )?answer(?: is|:| =)")
+
+
+def clean(text: str) -> str:
+    """Spell the same thing the same way.
+
+    Covers spacing, synonyms, currency, text in words, and percent and degrees as units.
+    """
+    if text.lstrip().startswith("~"):  # "~18" is a guess; elsewhere ~ is LaTeX's blank
+        return "\\approx" + text
+    text = text.translate(CHARACTERS)
+    text = CALCULATOR_NOTE.sub(" ", text)
+    text = LATEX_COMMA.sub(",", text)
+    text = DOLLARS.sub(r"\1\2 dollars", text)
+    text = COMMAND.sub(common_spelling, text)
+    text = text.replace("$", " ")  # a blank, since 1$8 is not 18
+    text = " ".join(text.split())
+    text = TEXT.sub(r" \1 ", text)
+    text = TEXT.sub(r" \1 ", text)  # once more, for \text{\textbf{C}}
+    text = text.replace(">=", "\\ge ").replace("<=", "\\le ")
+    text = AND.sub(", ", text)
+    text = AM.sub(" am", text)
+    text = PM.sub(" pm", text)
+    text = U_FOR_UNION.sub("\\\\cup ", text)
+    text = DEGREES.sub(" degrees ", text)
+    text = text.replace("%", " percent ")
+    text = CELSIUS.sub("Celsius", text)
+    text = FAHRENHEIT.sub("Fahrenheit", text)
+    text = INFINITY.sub("infty", text)
+    text = BARE_COMMAND.sub(r"\\\1", text)
+    text = ARGUMENT_IN_PARENTHESES.sub(r"\1{\2}", text)
+    text = FUNCTION.sub(r"\1 \2", text)
+    text = ANSWER_IS.sub("", text)
+    return text.strip().replace("\\emptyset", "\\{\\}")

@@ -1,0 +1,177 @@
+r"""What stands beside a value: the "x =" before it and the "cm" behind it."""
+
+import re
+
+from data.latex_terms import RELATIONS
+
+# --- words ----------------------------------------------------------------------------------------
+
+UNIT_SPELLINGS = """
+    mm millimeter millimeters
+    cm centimeter centimeters
+    m meter meters metre metres
+    km kilometer kilometers
+    in inch inches
+    ft foot feet
+    yd yard yards
+    mi mile miles
+    mg
+    g gram grams
+    kg kgs kilogram kilograms
+    lb lbs pound pounds
+    oz ounce ounces
+    ml mL
+    l L liter liters litre litres
+    s sec second seconds
+    min mins minute minutes
+    h hr hrs hour hours
+    day days
+    week weeks
+    month months
+    year years
+    cent cents
+    dollar dollars USD usd
+    mi/h mph
+    km/h kmh kph
+    sq
+    degree degrees
+    radian radians
+    percent
+    Celsius
+    Fahrenheit
+    gal gallon gallons
+    cup cups
+    ton tons
+    acre acres
+    euro euros
+"""  # one unit a line, its first spelling is the one that is compared
+UNITS = {}
+for line in UNIT_SPELLINGS.split("\n"):
+    for spelling in line.split():
+        UNITS[spelling] = line.split()[0]
+
+SMALL_WORDS = set("a an of at on by US".split())
+HEDGES = set(
+    "and or not nor either neither maybe perhaps possibly probably approximately about around "
+    "roughly".split()
+)
+NOT_UNITS = HEDGES | set(  # words that change the value, hedge, or take it back
+    "between through until plus minus under above below than least most minimum maximum max "
+    "beyond upto mod modulo base remainder point half halves third thirds quarter quarters fourth "
+    "fourths fifth fifths sixth sixths seventh eighth ninth tenth tenths hundredth hundredths "
+    "thousandth thousandths hundred thousand million billion trillion hundreds thousands millions "
+    "billions trillions quadrillion mil bil lakh crore tens dozen dozens score grand double triple "
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety "
+    "squared cubed factorial reciprocal inverse divided multiplied root power negative choose sin "
+    "cos tan cot sec csc log exp sqrt alpha beta gamma theta phi infinity wrong incorrect false "
+    "wait actually but instead except without unless versus something add added when where such "
+    "with ish nope guess unsure itself".split()
+)
+UNIT_WORDS = 6  # at most so many words of unit are read
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+EQUATION = re.compile(r"(?s)([^=]{1,40}?)(?:=|\\in(?![A-Za-z]))([^=]*)")  # x = 5, x \in [0,1]
+NAME = re.compile(
+    r"""
+    [A-Za-z\\ ]+                    # x, \angle ABC
+    (?: _ \{? [A-Za-z0-9]+ \}? )?   # v_{20}
+    '?
+    (?: \^\{-1\} )?                 # f^{-1}
+    (?: \( [A-Za-z0-9]+ \) )?       # f(x)
+  | \( [A-Za-z, ]+ \)               # (x, y)
+    """,
+    re.VERBOSE,
+)
+NOT_IN_NAMES = HEDGES | RELATIONS | {"\\pm", "\\neg", "\\not", "\\sim"}
+
+
+def split_name(text: str) -> tuple[str, str | None]:
+    r"""(value, name): "x = 5" -> ("5", "x"), "x \in [0,1]" -> ("[0,1]", "x"), "5" -> ("5", None).
+
+    A computation before the "=" is not a name. Only names of one letter are compared, so the others
+    are dropped: "x = 5" is not "y = 5", but "\text{Area} = 5" may be "A = 5".
+    """
+    m = EQUATION.fullmatch(text)
+    if not m:
+        return text, None
+    name = m[1].strip()
+    words = set(re.findall(r"\\?[a-z]+", name.lower()))
+    if not NAME.fullmatch(name) or words & NOT_IN_NAMES:
+        return text, None
+    return m[2], name if len(name) == 1 else None
+
+
+# --- units ----------------------------------------------------------------------------------------
+
+POWER_OF_UNIT = re.compile(r"([A-Za-z])\s*\^\s*\{?\s*([23])\s*\}?$")  # the ^2 of cm^2
+SLASH_IN_UNIT = re.compile(r"(?<=[A-Za-z])\s*/\s*(?=[A-Za-z])")  # m / s
+UNIT_AT_NUMBER = re.compile(r"([0-9)}]) *(/?) *([A-Za-z]{2,})$")  # 18cm, 18/day
+SENTENCE_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "degrees": "", "US": ""}  # and their powers
+
+
+def is_unit(word: str) -> bool:
+    """May this word follow a number without changing it?
+
+    True of "cm", "dollars", "km/h" and "apples"; false of "x", "or", "million" and "pm".
+    """
+    return all(is_unit_part(part) for part in word.rstrip(".").split("/"))
+
+
+def is_unit_part(word: str) -> bool:
+    if not (word.isascii() and word.isalpha()):
+        return False
+    if word in UNITS or word in SMALL_WORDS:
+        return True
+    return len(word) > 2 and word.lower() not in NOT_UNITS
+
+
+def detach_unit(m: re.Match) -> str:
+    """A match of UNIT_AT_NUMBER with a blank before its unit, "18 cm", "18 per day"."""
+    if m[3] not in UNITS:
+        return m[0]
+    if m[2]:
+        return f"{m[1]} per {m[3]}"
+    return f"{m[1]} {m[3]}"
+
+
+def split_unit(text: str) -> tuple[str, str | None]:
+    r"""(value, unit): "18 square cm" -> ("18", "cm2"), "60 mph" -> ("60", "mi/h").
+
+    A unit that is not in UNITS is dropped, so it is not compared: "8\pi apples" -> ("8\pi", None).
+    """
+    body = text
+    power = ""
+    m = POWER_OF_UNIT.search(text)
+    if m:
+        power = m[2]
+        body = text[: m.end(1)]
+    body = SLASH_IN_UNIT.sub("/", body)
+    body = UNIT_AT_NUMBER.sub(detach_unit, body)
+
+    words = body.split()
+    n = 0  # words of unit at the end; at least one word is the value
+    while n < min(len(words) - 1, UNIT_WORDS) and is_unit(words[-1 - n]):
+        n += 1
+    if n == 0 or words[-1] in SMALL_WORDS:
+        return text, None
+    value = " ".join(words[:-n])
+    is_sentence = SENTENCE_WORD.search(value)  # "Team 5 wins"
+    if is_sentence or not re.search(r"[0-9]|\\pi|\\sqrt", value):
+        return text, None
+
+    units = [word.rstrip(".") for word in words[-n:]]
+    if len(units) == 2 and units[0] in PREFIXES:
+        power = PREFIXES[units[0]]
+        units = units[1:]
+    parts = f" {' '.join(units)}".replace(" per ", "/").split("/")
+    spelled = []
+    for part in parts:
+        part = part.strip()
+        if part and part not in UNITS:
+            return value, None
+        spelled.append(UNITS.get(part, ""))  # "" is what stands before a "per"
+    return value, "/".join(spelled) + power

@@ -1,0 +1,142 @@
+"""From hidden states to log-probs in chunks of tokens, with a backward pass of their own.
+
+The plain form makes a chunk's logits again going back and lets autograd keep what it wants of them:
+four tensors of the chunk's size, and on a GPU fp32 factors. Here one is kept, overwritten in place,
+and the factors of the products are bf16 under autocast, like those of all layers; sums stay fp32.
+MEASURED-HEAD
+"""
+
+import functools
+import types
+
+import torch
+import torch.nn.functional as F
+
+
+def install(model, fp32_head: bool, compile: bool) -> None:
+    model.fp32_head = fp32_head  # the head's factors stay fp32 under autocast
+    model.compiled = compile
+    model.logits = types.MethodType(logits, model)
+    model.logprobs = types.MethodType(logprobs, model)
+
+
+def install_norms(model) -> None:
+    """On a GPU torch has a kernel for RMSNorm."""
+    for module in model.modules():
+        if hasattr(module, "eps"):
+            module.forward = types.MethodType(norm, module)
+
+
+def norm(self, x: torch.Tensor) -> torch.Tensor:
+    weight = self.weight.float()
+    return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(x.dtype)
+
+
+def logits(self, hidden: torch.Tensor, padding: bool = False) -> torch.Tensor:
+    """Transformer.logits, with factors in the head's dtype."""
+    rows = self.config.padded_vocab_size if padding else self.config.vocab_size
+    dtype = dtype_of_factors(self, hidden)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return product(hidden.to(dtype), self.lm_head.weight[:rows].to(dtype).T)
+
+
+def logprobs(self, hidden, targets, temperature: float = 1.0, chunk: int | None = None):
+    """Transformer.logprobs; `chunk` is how many tokens have their logits at a time."""
+    weight = self.lm_head.weight[: self.config.vocab_size]  # padding rows have no probability
+    chunk = chunk or chunk_size(len(weight), hidden.is_cuda)
+    dtype = dtype_of_factors(self, hidden)
+    return LogProbs.apply(hidden, weight, targets, temperature, chunk, dtype, self.compiled)
+
+
+def chunk_size(vocab: int, cuda: bool) -> int:
+    """Tokens whose logits take 1 GB on a GPU, and 8 MB on a CPU, about the size of its cache."""
+    return max(256, (2**28 if cuda else 2**21) // vocab)
+
+
+def dtype_of_factors(model, hidden: torch.Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind) and not model.fp32_head:
+        return torch.get_autocast_dtype(kind)
+    return torch.float32
+
+
+class LogProbs(torch.autograd.Function):
+    """log_softmax(hidden @ weight.T / temperature) at the targets, in chunks of tokens.
+
+    A chunk's logits exist while it is worked on, in both passes: the backward pass makes them
+    again. `dtype` is that of the factors of the three products; their sums and all else are fp32.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, temperature, chunk, dtype, compile):
+        logp = hidden.new_empty(len(hidden), dtype=torch.float32)
+        lse = torch.empty_like(logp)
+        entropy = torch.empty_like(logp)
+        read = compiled(read_logits) if compile else read_logits
+        with torch.autocast(hidden.device.type, enabled=False):
+            h = hidden.to(dtype)
+            w = weight.to(dtype)
+            for start in range(0, len(hidden), chunk):
+                at = slice(start, start + chunk)
+                logp[at], lse[at], entropy[at] = read(product(h[at], w.T), targets[at], temperature)
+        ctx.save_for_backward(hidden, weight, targets, lse)
+        ctx.temperature = temperature
+        ctx.chunk = chunk
+        ctx.dtype = dtype
+        ctx.compile = compile
+        ctx.mark_non_differentiable(entropy)
+        return logp, lse, entropy
+
+    @staticmethod
+    def backward(ctx, grad_logp, grad_lse, _):
+        hidden, weight, targets, lse = ctx.saved_tensors
+        slope = compiled(slope_of_logits) if ctx.compile else slope_of_logits
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        with torch.autocast(hidden.device.type, enabled=False):
+            h = hidden.to(ctx.dtype)
+            w = weight.to(ctx.dtype)
+            for start in range(0, len(hidden), ctx.chunk):
+                at = slice(start, start + ctx.chunk)
+                of_chunk = (targets[at], lse[at], grad_logp[at], grad_lse[at])
+                d = slope(product(h[at], w.T), *of_chunk, ctx.temperature).to(ctx.dtype)
+                grad_hidden[at] = product(d, w)
+                grad_weight += product(d.T, h[at])
+        return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None, None
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(N, D) @ (D, M) in fp32, of factors in fp32 or bf16."""
+    if a.is_cuda and a.dtype == torch.bfloat16:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()
+
+
+def read_logits(logits, targets, temperature):
+    """(chunk, V), overwritten, and targets (chunk,) -> log-prob, logsumexp, entropy, (chunk,)
+    each.
+    """
+    if temperature != 1.0:
+        logits = logits.div_(temperature)
+    highest = logits.amax(-1, keepdim=True)  # (chunk, 1)
+    at_target = logits.gather(-1, targets[:, None])  # (chunk, 1)
+    p = (logits - highest).exp_()  # (chunk, V), not normalised
+    total = p.sum(-1, keepdim=True)  # (chunk, 1)
+    lse = highest + total.log()
+    entropy = lse - p.mul_(logits).sum(-1, keepdim=True) / total
+    return (at_target - lse)[:, 0], lse[:, 0], entropy[:, 0]
+
+
+def slope_of_logits(logits, targets, lse, grad_logp, grad_lse, temperature):
+    """The gradient of the loss by the logits (chunk, V), which are overwritten.
+
+    d logp = onehot(target) - p, and d logsumexp = p.
+    """
+    p = logits.div_(temperature).sub_(lse[:, None]).exp_()
+    d = p.mul_(((grad_lse - grad_logp) / temperature)[:, None])
+    return d.scatter_add_(-1, targets[:, None], (grad_logp / temperature)[:, None])
+
+
+@functools.cache
+def compiled(function):
+    return torch.compile(function, dynamic=True)

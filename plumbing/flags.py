@@ -1,0 +1,237 @@
+"""From the command line to a Config, and from an exception to one line for the user.
+
+A script is: a frozen dataclass Config on its first screen, PRESETS and SETTINGS beside it,
+functions, `main(config)`, and `launch(main, Config, ...)` at the end. The value of a field is its
+default, overridden by the preset (scale), then by the setting (fidelity to the paper), then by a
+flag. The values are printed at the start, each with its origin.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import importlib
+import inspect
+import os
+import re
+import sys
+import types
+import typing
+
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from data import UserError
+from plumbing import watchdog
+from plumbing.checkpoint import read_facts
+from plumbing.ranks import rank, start_processes, world
+
+
+@record  # torchrun shows the traceback of the rank that failed first
+def launch(main, Config, presets: dict, settings: dict | None = None, after_sft=None) -> None:
+    """Parse the flags, start the processes, run main(config).
+
+    What the user can mend (UserError, OSError, Ctrl-C) ends in one line, anything else in a
+    traceback. With --plan nothing is run: study/plan.py prints what the command would take.
+    """
+    script = os.path.basename(sys.argv[0])
+    argv = sys.argv[1:]
+    try:
+        if "--plan" in argv:
+            return importlib.import_module("study.plan").main(script, argv)
+        config = parse_flags(Config, presets, settings or {}, argv, after_sft)
+        if getattr(config, "compile", False):
+            from plumbing.prepare import check_compiler
+
+            check_compiler()  # now, and not when data have been prepared for hours
+        start_processes()
+        main(config)
+    except (UserError, OSError) as error:
+        leave(f"{script}: {error}")
+    except KeyboardInterrupt:
+        leave(f"{script}: interrupted; the same command goes on from the last save")
+    except RuntimeError as error:
+        if world() > 1:  # a collective that failed or waited too long says neither who nor where
+            first_line = str(error).splitlines()[0]
+            print(
+                f"{script}: rank {rank()} in {watchdog.status()!r}: "
+                f"{first_line}{watchdog.elsewhere()}",
+                file=sys.stderr,
+                flush=True,
+            )
+        raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def check(condition: bool, message: str) -> None:
+    """Refuse what cannot work before work starts: raises UserError."""
+    if not condition:
+        raise UserError(message)
+
+
+def leave(message: str) -> None:
+    """End the program with one line. Every rank meets the same error, and rank 0 says it."""
+    sys.exit(message if is_rank0() else 1)
+
+
+def is_rank0() -> bool:
+    """Like ranks.rank() == 0, also before the processes have been started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+# ------------------------------------------------------------------------------------ parsing
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message):
+        leave(f"{self.prog}: {message}; --help lists the flags")
+
+
+def parse_flags(
+    Config,
+    presets: dict,
+    settings: dict,
+    argv: list[str],
+    after_sft: dict | None = None,
+    parent: dict | None = None,
+):
+    """argv -> Config.
+
+    presets, settings: name -> the values it sets. after_sft: (setting, preset) -> values that hold
+    where the parent checkpoint was fine-tuned. parent: the facts of the parent checkpoint; where
+    they are not given they are read from --ckpt.
+    """
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    comments = field_comments(Config)
+    parser = make_parser(Config, fields, comments)
+    flags, unknown = parser.parse_known_args([one_spelling(arg) for arg in argv])
+    if unknown:
+        parser.error(f"unknown flag {unknown[0]}{did_you_mean(unknown[0], fields)}")
+    flags = vars(flags)
+    check_values(parser, fields, comments, flags)
+
+    if "ckpt" not in flags:
+        parent = {"preset": fields["preset"].default, "recipe": "base"}
+    elif not parent:
+        parent = read_facts(flags["ckpt"])
+    preset = flags.get("preset") or parent["preset"]
+    if preset not in presets:
+        parser.error(f"unknown preset {preset}; there are {', '.join(presets)}")
+    setting = None
+    if "setting" in fields:
+        setting = flags.get("setting") or fields["setting"].default
+        if setting not in settings:
+            parser.error(f"unknown setting {setting}; there are {', '.join(settings)}")
+
+    layers = {f"preset {preset}": {**presets[preset], "preset": preset}}  # later ones win
+    if setting:
+        layers[f"setting {setting}"] = settings[setting]
+        if after_sft and "sft" in parent["recipe"]:  # sft, sft-gold, and what was made of them
+            layers[f"setting {setting}, after SFT"] = after_sft.get((setting, preset), {})
+    layers["flag"] = flags
+    values = {}
+    origins = {}
+    for origin, layer in layers.items():
+        values.update(layer)
+        origins.update(dict.fromkeys(layer, origin))
+    config = Config(**values)
+    if is_rank0():
+        print_config(config, origins)
+    return config
+
+
+def print_config(config, origins: dict) -> None:
+    """One line for each value, and where it comes from unless it is the default."""
+    for name, value in dataclasses.asdict(config).items():
+        print(f"  {name:<16} {value!s:<24} {origins.get(name, '')}".rstrip())
+
+
+def field_comments(Config) -> dict[str, str]:
+    """Field -> the comment on its line, which is its help. A subclass's comment wins."""
+    comments = {}
+    for cls in reversed(Config.__mro__):
+        if dataclasses.is_dataclass(cls):
+            source = inspect.getsource(cls)
+            comments.update(re.findall(r"^    (\w+): .*?  # (.*)$", source, re.MULTILINE))
+    return comments
+
+
+def make_parser(Config, fields: dict, comments: dict) -> OneLineParser:
+    parser = OneLineParser(
+        description=inspect.getmodule(Config).__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.epilog = (
+        "--plan prints what it would take instead: time, memory, disk, cost; "
+        "--plan --help its flags"
+    )
+    for name, field in fields.items():
+        help_text = comments.get(name, "")
+        if field.default not in (None, "", dataclasses.MISSING):
+            help_text += f" (default {field.default})"
+        # SUPPRESS: a flag that is not given leaves no value, so that the preset's holds.
+        options = {"help": help_text.replace("%", "%%"), "default": argparse.SUPPRESS}
+        kind = field_type(field)
+        if kind is bool:
+            parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, **options)
+            continue
+        names = [f"--{name}"]
+        if name == "n":  # torchrun takes --n for an abbreviation of flags of its own
+            names.append("--samples")
+        options["metavar"] = kind.__name__.upper()
+        parser.add_argument(*names, dest=name, type=kind, **options)
+    return parser
+
+
+def did_you_mean(flag: str, fields: dict) -> str:
+    name = flag.lstrip("-").split("=")[0]
+    near = difflib.get_close_matches(name, fields, 1)
+    return f", did you mean --{near[0]}?" if near else ""
+
+
+def check_values(parser: OneLineParser, fields: dict, comments: dict, flags: dict) -> None:
+    """Refuse a missing flag that has no default, and whole numbers that are too small."""
+    for name, field in fields.items():
+        if name not in flags:
+            if field.default is dataclasses.MISSING:
+                parser.error(f"--{name} is needed: {comments.get(name, '')}")
+        elif field_type(field) is int and name != "seed":
+            least = smallest_value(field)
+            if flags[name] < least:
+                parser.error(f"--{name} {flags[name]} must be {least} or more")
+
+
+def smallest_value(field: dataclasses.Field) -> int:
+    """The smallest value of a flag that is a whole number.
+
+    Where the default is 1 or more, the flag is a size or a number of steps, and 0 is a mistake.
+    Where the default is 0 (or there is none), 0 has a meaning of its own: all, none or off.
+    """
+    if isinstance(field.default, int) and field.default > 0:
+        return 1
+    return 0
+
+
+def one_spelling(arg: str) -> str:
+    """--top-p=0.5 -> --top_p=0.5, and --no_progress -> --no-progress, as argparse writes it.
+
+    Values stay as they are.
+    """
+    if not arg.startswith("--"):
+        return arg
+    name, equals, value = arg[2:].partition("=")
+    name = name.replace("-", "_")
+    if name.startswith("no_"):
+        name = name.replace("no_", "no-", 1)
+    return f"--{name}{equals}{value}"
+
+
+def field_type(field: dataclasses.Field) -> type:
+    """`int` for a field of type `int`, and for one of `int | None`."""
+    if isinstance(field.type, types.UnionType):
+        return next(kind for kind in typing.get_args(field.type) if kind is not type(None))
+    return field.type

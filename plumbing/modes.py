@@ -1,0 +1,126 @@
+"""Three other ways to combine RL and SFT, which the authors tried besides averaging.
+
+    python parallel.py --ckpt out/toy/3.6M.pt --mode interleave
+
+All have one AdamW for both, and in the authors' runs both rates were 4e-5. With --interleave 3 and
+--curriculum 3, S being an SFT step and R an RL step:
+
+    interleave   SSS R SSS R SSS R ...          the same number of SFT steps before each RL step
+    curriculum   SSS R  SS RR  S RRR  RRRR ...  SFT steps first, RL steps in the end
+    sum          one step on the sum of both losses
+"""
+
+import itertools
+
+from plumbing.flags import check
+from plumbing.metrics import update_metrics
+from plumbing.optimizer import check_schedule, clipped_step, set_lr
+
+
+def order_of_steps(config):
+    """Yield "S" and "R" without an end."""
+    for turn in itertools.count():
+        if config.mode == "interleave":
+            yield from "S" * config.interleave + "R"
+        else:
+            yield from "S" * max(0, config.curriculum - turn) + "R" * (turn + 1)
+
+
+def sft_batches(config) -> list[range]:
+    """For each RL step, the SFT batches (counted from the start) of one step each before it."""
+    batches = []
+    first = 0
+    last = 0
+    for kind in order_of_steps(config):
+        if kind == "S":
+            last += 1
+        else:
+            batches.append(range(first, last))
+            first = last
+        if len(batches) == config.steps:
+            return batches
+
+
+def count_sft_steps(config) -> int:
+    """SFT updates of a whole run."""
+    if config.mode in ("interleave", "curriculum"):
+        return sft_batches(config)[-1].stop
+    return config.steps * config.mini_batches
+
+
+class OtherMode:
+    """The steps of the modes above; `sft_half(i)` leaves the gradient of SFT batch i in the
+    model.
+    """
+
+    def __init__(self, config, model, optimizer, sft_half):
+        self.config = config
+        self.model = model
+        self.optimizer = optimizer
+        self.sft_half = sft_half
+        self.batches = None
+        if config.mode != "sum":
+            self.batches = sft_batches(config)
+
+    def sft_steps_before(self, step: int) -> list[dict]:
+        """Make the SFT steps that come before RL step `step`."""
+        done = []
+        for i in self.batches[step] if self.batches else ():
+            sft = self.sft_half(i)
+            norm = clipped_step(self.model, self.optimizer, self.config.grad_clip)
+            done.append({"sft": sft, "sft_grad_norm": norm})
+        return done
+
+    def update(self, i: int, rl_half) -> dict:
+        """Update i of RL; in mode sum with the gradient of SFT batch i."""
+        if self.config.mode == "sum":
+            sft_half = self.sft_half
+            return sum_step(
+                self.model, self.optimizer, rl_half, lambda: sft_half(i), self.config.grad_clip
+            )
+        set_lr(self.optimizer, self.config.lr)  # the SFT steps before had another
+        rl = rl_half()
+        norm = clipped_step(self.model, self.optimizer, self.config.grad_clip)
+        return {"rl": rl, "rl_grad_norm": norm}
+
+
+def sum_step(model, optimizer, rl_backward, sft_backward, grad_clip: float = 1.0) -> dict:
+    """One step on the sum of both losses, whose gradients add up. Returns what average_step
+    does.
+    """
+    rl = rl_backward()
+    sft = sft_backward()
+    norm = clipped_step(model, optimizer, grad_clip)
+    return {"rl": rl, "sft": sft, "rl_grad_norm": norm, "sft_grad_norm": norm}
+
+
+def metrics_of_updates(updates: list[dict], sft: list[dict]) -> dict:
+    """What the log says of a step; `sft` are SFT steps of their own, before it."""
+    sums = [of_one["rl"][0] for of_one in updates]
+    highest = [of_one["rl"][1] for of_one in updates]
+    metrics = update_metrics(sums, highest, [of_one["rl_grad_norm"] for of_one in updates])
+    sft = sft + [of_one for of_one in updates if "sft" in of_one]
+    if sft:  # a curriculum has RL steps without any
+        metrics["sft_loss"] = sum(of_one["sft"]["loss"] for of_one in sft) / len(sft)
+        metrics["sft_grad_norm"] = sum(of_one["sft_grad_norm"] for of_one in sft) / len(sft)
+    metrics["sft_updates"] = len(sft)
+    if "weight" in updates[-1]:
+        metrics["weight"] = updates[-1]["weight"]
+    return metrics
+
+
+def check_parallel(config) -> None:
+    mode = config.mode
+    known = ("parallel", "interleave", "curriculum", "sum")
+    check(mode in known, f"--mode {mode}: choose parallel, interleave, curriculum or sum")
+    for name in ("weight", "weight_end"):
+        value = getattr(config, name)
+        possible = value is None or 0 <= value <= 1
+        check(possible, f"--{name} {value} must lie between 0 (SFT) and 1 (RL)")
+    no_average = f"--weight_end is of --mode parallel; {mode} averages nothing"
+    check(mode == "parallel" or config.weight_end is None, no_average)
+    solutions = config.solutions
+    check(solutions in ("one", "all"), f"--solutions {solutions}: choose one or all")
+    check(config.pick in ("first", "random"), f"--pick {config.pick}: choose first or random")
+    check(config.sft_loss in ("mean", "sum"), f"--sft_loss {config.sft_loss}: choose mean or sum")
+    check_schedule(config.sft_schedule)

@@ -1,0 +1,63 @@
+"""A model as the flags say it computes: quick or plain, sharded over the ranks, and its sampler."""
+
+import importlib
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+
+import torch
+
+from plumbing.flags import check
+from plumbing.sharding import shard, whole_copy
+from sampler import Sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeFlags:
+    """Flags of every stage that say how a model computes, not what."""
+
+    micro_tokens: int = 16_384  # tokens per forward pass and rank
+    compile: bool = False  # fuse what surrounds attention: faster; takes a minute at the start
+    checkpoint_activations: bool = False  # keep block inputs alone: less memory, a third more work
+    fp32_head: bool = False  # on a GPU: factors of the head's products in fp32; exact and slow
+    plain: bool = False  # the plain program alone, without fast/: slower, same results
+
+
+def prepare(model, config):
+    """Install fast/ on a model that is on its device, unless --plain, and shard it -> the model.
+
+    This is the one place that knows of fast/. Without that folder everything is plain. Make the
+    optimizer after this.
+    """
+    if has_fast(config):
+        flags = ("compile", "checkpoint_activations", "fp32_head")
+        chosen = {name: getattr(config, name, False) for name in flags}
+        importlib.import_module("fast").install(model, **chosen)
+    return shard(model)
+
+
+def has_fast(config) -> bool:
+    return not getattr(config, "plain", False) and importlib.util.find_spec("fast") is not None
+
+
+def make_sampler(model, slots: int, memory: float = 0.4):
+    """What samples from a prepared model; `refresh(sampler.model, model)` gives it new weights.
+
+    memory: the share of a GPU's free memory for keys and values, which only fast/'s sampler limits.
+    """
+    if hasattr(model, "sampler_class"):
+        return model.sampler_class(model, slots, memory)
+    return Sampler(whole_copy(model), slots)
+
+
+def check_compiler() -> None:
+    """UserError where --compile lacks what it needs."""
+    if torch.cuda.is_available():
+        needed = "triton"
+        there = importlib.util.find_spec("triton") is not None
+    else:
+        compilers = [os.environ.get("CXX", "g++"), "clang++"]
+        needed = f"a C++ compiler ({' or '.join(compilers)})"
+        there = any(shutil.which(compiler) for compiler in compilers)
+    check(there, f"--compile needs {needed}; --no-compile does without")

@@ -1,0 +1,102 @@
+"""What pretrain.py opens before its first step, and how it writes the checkpoints that it keeps."""
+
+import math
+import os
+from dataclasses import replace
+
+from data import UserError
+from data.corpus import open_corpus
+from data.tokenizer import PAD, get_tokenizer, pad_token
+from model import PRESETS as MODELS
+from model import Transformer
+from plumbing.checkpoint import make_facts, save_checkpoint
+from plumbing.flags import check
+from plumbing.ranks import device, gather_objects, rank
+from plumbing.sharding import full_weights
+from plumbing.units import count
+
+
+def new_model(config) -> Transformer:
+    """A fresh model of the preset's size, on this rank's device.
+
+    Where the preset leaves the vocabulary open, the tokenizer decides its size.
+    """
+    shape = MODELS[config.preset]
+    vocab = get_tokenizer(config.tokenizer).n_vocab
+    if shape.vocab_size == 0:
+        padded = math.ceil(vocab / 64) * 64
+        shape = replace(shape, vocab_size=vocab, padded_vocab_size=padded)
+    check(
+        vocab <= shape.vocab_size,
+        f"tokenizer {config.tokenizer} has {vocab} ids, the model {shape.vocab_size}; "
+        "choose another",
+    )
+    check(
+        config.seq_len <= shape.max_seq_len,
+        f"--seq_len {config.seq_len} is over the model's {shape.max_seq_len}",
+    )
+    model = Transformer(shape)
+    model.init_weights(config.seed)
+    return model.to(device())
+
+
+def open_corpus_together(config, folder: str, n_tokens: int):
+    """Rows of token ids, (rows, seq_len), for a run of n_tokens.
+
+    Rank 0 makes them where they are not there yet. Then all ranks open them, or all raise the same
+    UserError.
+    """
+    wanted = (config.data, folder, config.tokenizer, config.seq_len, n_tokens, config.seed)
+    error = ""
+    if rank() == 0:
+        try:
+            open_corpus(*wanted)
+        except (UserError, OSError) as caught:
+            error = str(caught)
+    error = gather_objects(error)[0]  # the other ranks wait here for rank 0
+    check(not error, error)
+    return open_corpus(*wanted)
+
+
+def steps_for(tokens: int, config) -> int:
+    """The number of steps that read at least so many tokens."""
+    tokens_per_step = config.batch * config.seq_len
+    return (tokens + tokens_per_step - 1) // tokens_per_step
+
+
+def checkpoints_to_keep(config, folder: str) -> dict[int, str]:
+    """Number of steps -> path of the checkpoint that is kept after them."""
+    paths = {}
+    for name in config.keep.split(","):
+        tokens = count(name)
+        check(
+            0 < tokens <= count(config.tokens),
+            f"--keep {config.keep} must lie within --tokens {config.tokens}, at a step or more",
+        )
+        paths[steps_for(tokens, config)] = os.path.join(folder, f"{name}.pt")
+    return paths
+
+
+def keep_checkpoint(path: str, model: Transformer, config, done: int) -> None:
+    """Write M_t after `done` steps. All ranks have to come here, rank 0 writes."""
+    weights = full_weights(model)
+    if rank() > 0:
+        return
+    quiet_padding(weights, model, get_tokenizer(config.tokenizer))
+    tokens = done * config.batch * config.seq_len
+    about = dict(tokens=tokens, tokenizer=config.tokenizer, corpus=config.data)
+    save_checkpoint(path, model, make_facts(config, "base", done, None, **about), weights)
+    print(f"wrote {path}")
+
+
+def quiet_padding(weights: dict, model: Transformer, encoding) -> None:
+    """Give the head's padding rows the row of <|pad|>, the token that training makes least likely.
+
+    We leave these rows out everywhere, so they are never trained. But transformers, vLLM and the
+    evaluation harness do not know which they are. Seen at toy scale (1.5M tokens): random rows
+    would hold 6e-4 of the probability there, these hold 7e-6.
+    """
+    if PAD in encoding.special_tokens_set:
+        head = weights["lm_head.weight"].clone()  # with one process on a CPU it is the model's own
+        head[model.config.vocab_size :] = head[pad_token(encoding)].clone()
+        weights["lm_head.weight"] = head

@@ -1,0 +1,135 @@
+"""A run that is stopped, for whatever reason, continues where it was last saved."""
+
+import contextlib
+import gc
+import os
+import shutil
+import signal
+import sys
+
+from data import UserError
+from plumbing import watchdog
+from plumbing.checkpoint import differences, read_file, recorded, save_checkpoint, save_file, stem
+from plumbing.ranks import all_max, barrier, gather_objects, print0, rank, world
+from plumbing.sharding import full_state, full_weights, put_state, put_weights
+
+
+class Resume:
+    """The state of an unfinished run: weights, every optimizer, the step.
+
+    It is one file, `<name>.resume/state.pt`. Batches and samples are functions of (seed, step), so
+    nothing else has to be kept and nothing is replayed. A `reference` that moves during the run is
+    kept as well; one that stays the parent is not given here.
+    """
+
+    def __init__(self, out: str, config, model, *optimizers, reference=None):
+        self.folder = f"{stem(out)}.resume"
+        self.path = os.path.join(self.folder, "state.pt")
+        self.config = config
+        self.model = model
+        self.optimizers = optimizers
+        self.reference = reference
+
+    def load(self) -> int:
+        """Put the state back if there is one; returns the number of steps done, 0 without a state.
+
+        Raises UserError where the state belongs to a run with other flags.
+        """
+        there = gather_objects(os.path.exists(self.path))
+        if not any(there):
+            return 0
+        if not all(there):
+            message = "nodes must share the file system of --out"
+            raise UserError(f"{self.path} is not there for every rank; {message}")
+        state = read_file(self.path, mmap=world() > 1)
+        changed = differences(self.config, state["config"])
+        if changed:
+            message = f"{self.folder} holds an unfinished run with other flags ({changed})"
+            raise UserError(f"{message}; delete it or give another --out")
+        put_weights(self.model, state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            put_state(optimizer, saved)
+        if self.reference is not None:
+            put_weights(self.reference, state["reference"])
+        print0(f"going on from step {state['step']} of {self.folder}")
+        return state["step"]
+
+    def save(self, done: int, leave: bool = False) -> None:
+        """Write the state after `done` steps; with `leave`, end the program then, as SIGTERM does.
+
+        Rank 0 writes whole tensors, so that another number of ranks can read them.
+        """
+        watchdog.phase(f"saving step {done}")
+        state = {"step": done, "config": recorded(self.config), "model": full_weights(self.model)}
+        state["optimizers"] = [full_state(optimizer) for optimizer in self.optimizers]
+        if self.reference is not None:
+            state["reference"] = full_weights(self.reference)
+        if rank() == 0:
+            save_file(self.path, state)
+        if leave:
+            barrier()  # no rank leaves before the state is written
+            print0(f"stopped by SIGTERM after step {done}; the same command goes on from there")
+            sys.exit(128 + signal.SIGTERM)
+
+    def finish(self, out: str, facts: dict) -> None:
+        """Write the result, then drop the state."""
+        watchdog.phase(f"writing {out}")
+        weights = full_weights(self.model)
+        if rank() == 0:
+            save_checkpoint(out, self.model, facts, weights)
+            print(f"wrote {out}")
+            self.drop()
+        barrier()
+
+    def drop(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class StopSignal:
+    """Whether the program has been asked to stop."""
+
+    def __init__(self):
+        self.received = False  # by this rank
+
+    def receive(self, number, frame) -> None:
+        self.received = True
+
+    def asked(self) -> bool:
+        """True on all ranks if any rank has received SIGTERM. All ranks have to ask."""
+        return all_max(int(self.received)) > 0
+
+
+@contextlib.contextmanager
+def stop_signal():
+    """Within it SIGTERM ends nothing by itself: the loop asks after each step, and leaves.
+
+    SIGTERM comes from Slurm, before a time limit or at preemption, or from torchrun, which passes
+    it on and kills after 30 s (--shutdown_timeout). A run that leaves has the status 143, which is
+    a shell's word for SIGTERM: with 0, whatever waits for the result would start without it. A
+    torchrun that got the signal itself starts nothing again. One whose ranks alone got it starts
+    them again (--max_restarts), and they resume.
+    """
+    stop = StopSignal()
+    before = signal.signal(signal.SIGTERM, stop.receive)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def collecting_by_hand():
+    """Within it Python collects no garbage by itself; the loop calls gc.collect() after each step.
+
+    Left to itself, Python would collect at another time on each rank, and all would wait for each.
+    What exists before the loop is frozen, which means that collections do not look at it again:
+    through millions of problems one takes seconds, through what a step leaves a millisecond.
+    """
+    gc.disable()
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -1,0 +1,1 @@
+"""Result rows -> report and figures with the paper's values beside; and what a run will cost."""

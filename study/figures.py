@@ -1,0 +1,211 @@
+"""The study's report: report.md, and the paper's figures from our rows, the paper's values beside.
+
+    python -m study.figures out/toy                               # one seed
+    python -m study.figures out/toy out/toy-seed1 out/toy-seed2   # seeds together
+
+Runs no model.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from plumbing.files import read_rows
+from plumbing.flags import OneLineParser
+from study import drawing
+from study.findings import findings
+from study.recipes import RECIPES, RECIPES_OF_FIGURE, WRITTEN
+from study.report import task_section
+from study.rows import Study
+
+
+@dataclass(frozen=True)
+class Figure:
+    recipes: list[str]
+    draw: Callable  # one of drawing.py
+    caption: str  # what to look at
+    last_only: bool = False  # shows the last checkpoint alone
+    general_only: bool = False  # shows the task general alone
+    from_logs: bool = False  # drawn from the RL logs, not from result rows
+
+
+FIGURES = {
+    "figure2": Figure(
+        RECIPES_OF_FIGURE["figure2"],
+        drawing.draw_passes,
+        "SFT on one solution per problem. Look where direct RL leaves its base in pass@1, and "
+        "whether RL lifts or lowers the pass@32 of what it starts from.",
+    ),
+    "figure3": Figure(
+        RECIPES_OF_FIGURE["figure3"],
+        drawing.draw_passes,
+        "SFT on all solutions (gold). Look how much of its pass@32 is left after RL. The paper's "
+        "base and RL are those of its figure 2.",
+    ),
+    "figure6": Figure(
+        RECIPES_OF_FIGURE["figure6"],
+        drawing.draw_paths,
+        "Stages at the last checkpoint: rightwards is better at one try, upwards is wider, and a "
+        "path that turns down sharpens. The paper's: 14B, RL every 200 steps, an older SFT.",
+        last_only=True,
+    ),
+    "figure7": Figure(
+        RECIPES_OF_FIGURE["figure7"],
+        drawing.draw_general,
+        "What post-training costs elsewhere: look at the gap of each recipe to its base. The "
+        "paper gives no held-out loss.",
+        general_only=True,
+    ),
+    "figure9": Figure(
+        RECIPES_OF_FIGURE["figure9"],
+        drawing.draw_passes_and_general,
+        "Parallel averaging against the others: look at pass@32 and general skills together. The "
+        "paper's general mean is of five benchmarks here.",
+    ),
+    "figure13": Figure(
+        RECIPES_OF_FIGURE["figure13"],
+        drawing.draw_dynamics,
+        "RL over its steps; darker lines start from later checkpoints, thin lines are single "
+        "seeds. A collapse is accuracy near 0 while every response gets its box.",
+        from_logs=True,
+    ),
+    "shapes": Figure(
+        [recipe for recipe in RECIPES if recipe != WRITTEN],
+        drawing.draw_by_group,
+        "The last checkpoint by kind of problem and by how often its base solves it. Look for "
+        "problems that gain while others lose pass@32: expansion and sharpening in one run.",
+        last_only=True,
+    ),
+}
+
+
+def place(study: Study, name: str, out: str) -> str:
+    """Draw and save one figure.
+
+    -> its paragraph in the report, which also says what is not there.
+    """
+    figure = FIGURES[name]
+    missing = what_is_missing(study, figure)
+    path = os.path.join(out, "figures", f"{name}.png")
+    drawn = figure.draw(study, name, figure.recipes)
+    if drawn is None:
+        if os.path.exists(path):
+            os.remove(path)  # it is of an earlier report and would not belong to this one
+        return f"**{name}** is not drawn: nothing of {missing or 'what it shows'} is there.\n"
+    drawn.savefig(path)
+    drawing.pyplot().close(drawn)
+    gone = f" Not there: {missing}." if missing else ""
+    return f"![{name}](figures/{name}.png)\n\n**{name}.** {figure.caption}{gone}\n"
+
+
+def what_is_missing(study: Study, figure: Figure) -> str:
+    """The recipes and checkpoints it would show too, such as "sft at 1.5M, 2.4M; rl at 1.5M"."""
+    task = "general" if figure.general_only else study.task
+    missing = []
+    for recipe in figure.recipes:
+        stems = study.stems
+        if figure.last_only:
+            stems = [study.last]
+        if recipe == WRITTEN:
+            stems = stems[:1]  # the study takes it from the earliest checkpoint only
+        gone = []
+        for stem in stems:
+            if figure.from_logs:
+                there = bool(study.logs(stem, recipe))
+            else:
+                there = (task, stem, recipe) in study.rows
+            if not there:
+                gone.append(stem)
+        if gone:
+            missing.append(f"{recipe} at {', '.join(gone)}")
+    return "; ".join(missing)
+
+
+# ---------------------------------------------------------------------------------- report.md
+
+
+def write_report(folders: list[str], out: str, task: str = "") -> str:
+    """Tables, findings and figures of the seeds' run folders -> path of <out>/report.md."""
+    study = Study(folders, task)
+    os.makedirs(os.path.join(out, "figures"), exist_ok=True)
+    parts = ["# RL excursions during pre-training: report\n"]
+    empty = []
+    for folder in folders:
+        if not read_rows(os.path.join(folder, "results.jsonl")):
+            empty.append(folder)
+    if empty:
+        parts.append(f"No evaluations in {', '.join(empty)}.\n")
+    if study.strangers:
+        strangers = ", ".join(sorted(study.strangers))
+        parts.append(f"Left out, not named <tokens>.<recipe>: {strangers}.\n")
+    parts.append(
+        "pass@k and general skills (mean of six) in percent; boxed and cut are shares of the "
+        "samples, length is in tokens, distinct is the number of different right responses per "
+        "problem, held-out loss is in nats per token. ± is the standard error over seeds. With one "
+        "seed, [low, high] is the 95 % bootstrap interval over problems, which does not cover the "
+        "luck of the training run.\n"
+    )
+    for name in study.tasks:
+        parts += task_section(study, name)
+    if study.task in study.tasks:
+        parts += ["## Findings\n", findings(study), "## Figures\n"]
+        parts.append(
+            "Points of ours: mean ± standard error over seeds, "
+            "or one seed with its 95 % interval.\n"
+        )
+        for name in FIGURES:
+            parts.append(place(study, name, out))
+    path = os.path.join(out, "report.md")
+    with open(path + ".tmp", "w") as f:
+        f.write("\n".join(parts))
+    os.replace(path + ".tmp", path)
+    return path
+
+
+# ---------------------------------------------------------------------------------- main
+
+
+def main(argv: list[str]) -> None:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = OneLineParser(
+        prog="figures.py", description=__doc__, formatter_class=layout, allow_abbrev=False
+    )
+    parser.add_argument("folders", nargs="+", help="run folders, one per seed")
+    parser.add_argument(
+        "--out", default="", help="folder of report.md and figures/; default: the first run folder"
+    )
+    parser.add_argument(
+        "--task",
+        default="",
+        help="the task of the figures and findings; default toy, else the first found",
+    )
+    args = parser.parse_args(argv)
+    tasks = set()
+    for folder in args.folders:
+        tasks |= tasks_of_folder(folder)
+    if not tasks:
+        given = f"in {', '.join(args.folders)}"
+        sys.exit(f"figures.py: no pass@k rows {given}; run: python excursions.py")
+    if args.task and args.task not in tasks:
+        sys.exit(f"figures.py: no pass@k rows of task {args.task}; run: python excursions.py")
+    print(write_report(args.folders, args.out or args.folders[0], args.task))
+
+
+def tasks_of_folder(folder: str) -> set[str]:
+    if not os.path.isdir(folder):
+        advice = "give the run folders that excursions.py made"
+        sys.exit(f"figures.py: {folder} is not a folder; {advice}")
+    path = os.path.join(folder, "results.jsonl")
+    try:
+        return {row["task"] for row in read_rows(path) if row["kind"] == "pass@k"}
+    except json.JSONDecodeError as error:
+        line = repr(error.doc[:60])
+        advice = "remove it and run the evaluation again"
+        sys.exit(f"figures.py: {path} has a line that is not JSON: {line}; {advice}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

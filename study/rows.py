@@ -1,0 +1,194 @@
+"""The result rows of a study: every seed's results.jsonl, and the RL logs beside it.
+
+A stem is the name of a base checkpoint, such as "3.6M". A quantity is pass@k, verified@k or
+general, all in percent, or the name of a field of the rows, such as "length".
+"""
+
+import os
+import re
+
+from evaluate import pass_at_k
+from plumbing.files import read_rows
+from study.estimates import Estimate, summarise
+from study.recipes import RECIPES
+
+KS = (1, 8, 32)  # of pass@k; those above the number of samples are left out
+BANDS = [(0, 2), (2, 5), (5, 20), (20, 100)]  # percent, low <= pass@1 < high; set before any run
+GENERAL = ("general", "heldout_loss")  # quantities that stand in rows of the task general
+NAME = re.compile(r"(\d+(?:\.\d+)?[KMBT])(?:\.(.+))?")  # "3.6M", "3.6M.sft.rl", "1.2M.rl-written"
+
+
+class Study:
+    """rows[task, stem, recipe][seed] is a row. A seed is the place of its folder in the list."""
+
+    def __init__(self, folders: list[str], task: str = ""):
+        """`task` is what figures and findings are about; by default toy, else the first found."""
+        self.folders = folders
+        self.rows: dict[tuple[str, str, str], dict[int, dict]] = {}
+        self.tokens: dict[str, int] = {}  # stem -> tokens of pre-training
+        self.strangers: set[str] = set()  # names that are not <tokens>.<recipe>
+        for seed, folder in enumerate(folders):
+            for row in read_rows(os.path.join(folder, "results.jsonl")):
+                self.add(seed, row)
+        self.stems = sorted(self.tokens, key=self.tokens.get)
+        self.tasks = self.tasks_with_problems()
+        self.task = task
+        if not task and self.tasks:
+            self.task = self.tasks[0]
+        self.last = ""  # the last stem that was evaluated on the task
+        for stem in self.stems:
+            if self.recipes(self.task, stem):
+                self.last = stem
+
+    def add(self, seed: int, row: dict) -> None:
+        match = NAME.fullmatch(row["name"])
+        if not match or not row["tokens"]:
+            self.strangers.add(row["name"])
+            return
+        stem = match[1]
+        recipe = match[2] or "base"
+        self.tokens[stem] = row["tokens"]
+        by_seed = self.rows.setdefault((row["task"], stem, recipe), {})
+        by_seed[seed] = row  # the last evaluation counts
+
+    def tasks_with_problems(self) -> list[str]:
+        """toy first, then by name."""
+        found = set()
+        for (task, _, _), by_seed in self.rows.items():
+            a_row = next(iter(by_seed.values()))
+            if a_row["kind"] == "pass@k":
+                found.add(task)
+        return sorted(found, key=lambda task: (task != "toy", task))
+
+    def recipes(self, task: str, stem: str) -> list[str]:
+        """The recipes evaluated at this checkpoint: those we know in their order, then others."""
+        there = [recipe for t, s, recipe in self.rows if (t, s) == (task, stem)]
+        known = [recipe for recipe in RECIPES if recipe in there]
+        return known + sorted(set(there) - set(known))
+
+    def rows_of_task(self, task: str) -> list[dict]:
+        found = []
+        for (of_task, _, _), by_seed in self.rows.items():
+            if of_task == task:
+                found += by_seed.values()
+        return found
+
+    def ks(self, task: str) -> list[int]:
+        n = 0  # the most samples that a problem has
+        for row in self.rows_of_task(task):
+            for _, _, samples, *_ in row["problems"]:
+                n = max(n, samples)
+        return [k for k in KS if k <= n]
+
+    def values(
+        self, stem: str, recipe: str, quantity: str, task: str = "", groups: dict | None = None
+    ) -> dict[int, dict]:
+        """seed -> {problem: value}; {"": value} where a quantity has one value for all problems.
+
+        `groups`: seed -> its problems; the others are left out. Seeds without a value are left out.
+        """
+        if quantity in GENERAL:
+            task = "general"
+        found = {}
+        for seed, row in self.rows.get((task or self.task, stem, recipe), {}).items():
+            values = values_of_row(row, quantity)
+            if groups is not None:
+                chosen = groups.get(seed, ())
+                values = {problem: values[problem] for problem in values if problem in chosen}
+            if values:
+                found[seed] = values
+        return found
+
+    def estimate(
+        self, stem: str, recipe: str, quantity: str, task: str = "", groups: dict | None = None
+    ) -> Estimate | None:
+        values = self.values(stem, recipe, quantity, task, groups)
+        return summarise({seed: list(of_seed.values()) for seed, of_seed in values.items()})
+
+    def difference(
+        self, stem: str, a: str, b: str, quantity: str, task: str = ""
+    ) -> Estimate | None:
+        """Recipe a minus recipe b, paired: of the same seeds and the same problems."""
+        values_a = self.values(stem, a, quantity, task)
+        values_b = self.values(stem, b, quantity, task)
+        differences = {}
+        for seed, of_a in values_a.items():
+            of_b = values_b.get(seed, {})
+            paired = [of_a[problem] - of_b[problem] for problem in of_a if problem in of_b]
+            if paired:
+                differences[seed] = paired
+        return summarise(differences)
+
+    def logs(self, stem: str, recipe: str) -> list[list[dict]]:
+        """The RL log of each seed that has one: a row per step."""
+        logs = []
+        for folder in self.folders:
+            log = read_rows(os.path.join(folder, f"{stem}.{recipe}.log.jsonl"))
+            for row in log:
+                if "surprise" not in row:  # older logs call it by what it estimates
+                    row["surprise"] = row.get("entropy")
+            if log:
+                logs.append(log)
+        return logs
+
+
+def values_of_row(row: dict, quantity: str) -> dict:
+    """{problem: value}, or {"": value}; {} where the row has no such quantity."""
+    if "@" in quantity:
+        return values_by_problem(row, quantity)
+    value = 100 * row["mean"] if quantity == "general" else row[quantity]
+    if value is None:  # only the toy world has a held-out loss
+        return {}
+    return {"": value}
+
+
+def values_by_problem(row: dict, quantity: str) -> dict[tuple, float]:
+    """(place, id) of a problem -> its pass@k or verified@k in percent, if it has k samples."""
+    kind, k = quantity.split("@")
+    k = int(k)
+    if kind == "verified" and "verified_pass@1" not in row:  # only toy problems can be verified
+        return {}
+    values = {}
+    for place, (id, _, n, right, verified) in enumerate(row["problems"]):
+        count = verified if kind == "verified" else right
+        if n >= k:
+            values[place, id] = 100 * pass_at_k(n, count, k)
+    return values
+
+
+# ---------------------------------------------------------------------------------- groups
+
+
+def problems_by_level(study: Study, stem: str, task: str) -> dict[str, dict[int, set]]:
+    """Level -> seed -> its problems; {} where all problems have the same level."""
+    groups = {}
+    for recipe in study.recipes(task, stem):
+        for seed, row in study.rows[task, stem, recipe].items():
+            for place, (id, level, *_) in enumerate(row["problems"]):
+                of_level = groups.setdefault(level, {})
+                of_level.setdefault(seed, set()).add((place, id))
+    if len(groups) < 2:
+        return {}
+    return dict(sorted(groups.items()))
+
+
+def problems_by_band(study: Study, stem: str, task: str) -> dict[str, dict[int, set]]:
+    """Band of the base's pass@1 -> seed -> its problems; {} where the base was not evaluated."""
+    groups = {name_of_band(band): {} for band in BANDS}
+    for seed, values in study.values(stem, "base", "pass@1", task).items():
+        for problem, value in values.items():
+            of_band = groups[name_of_band(band_of(value))]
+            of_band.setdefault(seed, set()).add(problem)
+    return {name: by_seed for name, by_seed in groups.items() if by_seed}
+
+
+def band_of(value: float) -> tuple[int, int]:
+    for low, high in BANDS:
+        if value < high:
+            return low, high
+    return BANDS[-1]  # 100 %
+
+
+def name_of_band(band: tuple[int, int]) -> str:
+    low, high = band
+    return f"{low}-{high} %"

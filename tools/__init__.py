@@ -1,0 +1,1 @@
+"""Programs beside the study: speed, files of problems by difficulty, a Slurm job."""
