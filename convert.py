@@ -111,8 +111,8 @@ def from_hf(config: Config) -> None:
         commit=None if os.path.isdir(config.source) else folder.name,
     )
     save_file(config.out, {"model": weights, "config": asdict(shape), "facts": facts})
+    compare_ends_of_text(folder, encoding)
     print_result(config, shape, facts)
-    check_end_of_text(folder, encoding)
 
 
 def source_folder(config: Config, patterns: list[str]) -> Path:
@@ -164,6 +164,16 @@ def log_size_of_blocks(shape: ModelConfig) -> float:
     return math.log(shape.n_layers * (attention + mlp))
 
 
+def compare_ends_of_text(folder: Path, encoding) -> None:
+    """Say where config.json and the tokenizer end a text with different ids."""
+    eos = read_json(folder / "config.json").get("eos_token_id")
+    if encoding.eot_token not in (eos if isinstance(eos, list) else [eos]):
+        print(
+            f"note: config.json ends text with id {eos}, the tokenizer with {encoding.eot_token}; "
+            "the tokenizer's is used"
+        )
+
+
 def print_result(config: Config, shape: ModelConfig, facts: dict) -> None:
     with torch.device("meta"):
         n = Transformer(shape).num_parameters()
@@ -173,16 +183,6 @@ def print_result(config: Config, shape: ModelConfig, facts: dict) -> None:
         f"{shape.padded_vocab_size} rows, {tokens} tokens of pre-training, "
         f"hyper-parameters of preset {facts['preset']}"
     )
-
-
-def check_end_of_text(folder: Path, encoding) -> None:
-    """Say where config.json and the tokenizer end a text with different ids."""
-    eos = read_json(folder / "config.json").get("eos_token_id")
-    if encoding.eot_token not in (eos if isinstance(eos, list) else [eos]):
-        print(
-            f"note: config.json ends text with id {eos}, the tokenizer with {encoding.eot_token}; "
-            "the tokenizer's is used"
-        )
 
 
 # ---------------------------------------------------------------------------- ours -> Hugging Face
@@ -247,7 +247,7 @@ def write_directory(folder: Path, content: dict, tokenizer: str) -> None:
 # ---------------------------------------------------------------------------------- flags
 
 
-def make_parser() -> OneLineParser:
+def command_parser() -> OneLineParser:
     layout = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(prog="convert.py", description=__doc__, formatter_class=layout)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=OneLineParser)
@@ -273,7 +273,7 @@ def make_parser() -> OneLineParser:
 
 
 def main(argv: list[str]) -> None:
-    values = vars(make_parser().parse_args(argv))
+    values = vars(command_parser().parse_args(argv))
     command = values.pop("command")
     if command == "list":
         hub.list_revisions(values["repo"])

@@ -4,13 +4,10 @@
     torchrun --nproc_per_node=8 evaluate.py --ckpt out/4B.pt --task gsm8k,general --shots 8
 
 Each problem gets n samples at temperature 0.6 and top_p 0.95 (the authors ran this; their paper
-names the temperature only). From the n verdicts follow the unbiased pass@k, and a bootstrap
-interval over the problems. Base checkpoints are asked with --shots examples, trained ones without.
-The row in results.jsonl carries (n, c) of every problem, so that any other k can be computed later.
-
-`general` and its benchmarks are measured in plumbing/likelihood.py. `--setting run` asks and grades
-as the authors' code did: with GSM8K examples for MATH too, and comparing strings. `written` has no
-top_p.
+names the temperature only). From the n verdicts follow the unbiased pass@k and a bootstrap interval
+over the problems. The row in results.jsonl carries (n, c) of every problem, so that any other k can
+be computed later. `general` is measured in plumbing/likelihood.py. Of the settings, `run` asks and
+grades as the authors' code did, and `written` has no top_p.
 """
 
 import math
@@ -26,20 +23,19 @@ from plumbing.few_shot import build_prompts
 from plumbing.flags import launch
 from plumbing.intervals import interval
 from plumbing.likelihood import evaluate_general, is_likelihood
-from plumbing.prepare import ComputeFlags, make_sampler, prepare
+from plumbing.prepare import install_fast, make_sampler
 from plumbing.ranks import merge_dicts, print0, rank
 from plumbing.rollouts import sample_my_share, text_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ComputeFlags):
+class Config(result_rows.EvaluationOptions):
     ckpt: str  # the checkpoint to evaluate
     preset: str = "1B"  # scale; read from the checkpoint where not given
     setting: str = "controlled"  # written, run or controlled
     task: str = ""  # toy, toy-hard, gsm8k, math, a jsonl, general, a benchmark; joined by commas
     split: str = "test"  # of the problems
     problems: int = 0  # evaluate the first so many of each set; 0 is all. The authors took 1,000
-    benchmarks: str = ""  # folder of <benchmark>.jsonl files with the hub's rows; default the hub
     # asking
     shots: int = 0  # worked examples before each problem; the paper: 8 for base checkpoints
     style: str = "ours"  # of the examples: ours (as in training), or the authors' Question/Answer
@@ -54,12 +50,6 @@ class Config(ComputeFlags):
     rule: str = "ours"  # of the grader: ours (exact values), or the authors' (strings)
     seed: int = 0  # of the samples and of the choice of examples
     out: str = ""  # file of result rows; default results.jsonl beside the checkpoint
-    show: int = 0  # print so many samples with their verdicts
-    again: bool = False  # evaluate even if the row is there
-    # cost only
-    slots: int = 512  # samples decoded at a time, per rank
-    kv_memory: float = 0.8  # share of a GPU's free memory for keys and values while sampling
-    progress: bool = True  # a progress bar
 
 
 PRESETS = presets.EVALUATE
@@ -138,7 +128,7 @@ def main(config: Config) -> None:
     result_rows.check_config(config, tasks)
     model, facts = checkpoint.open_parent(config)
     encoding = checkpoint.open_tokenizer(facts, model)
-    prepare(model, config)
+    install_fast(model, config)  # whole on every rank
     for task in tasks:
         if result_rows.is_done(config, task, facts):
             continue

@@ -6,36 +6,38 @@
 A step samples n rollouts of every prompt, grades each, compares each with its own group, and makes
 a few clipped policy-gradient updates: roll_out, score, group_advantages, policy_loss, update stand
 in this order. The flags of RLOptions (dynamic sampling, validation, own rewards) are in
-plumbing/rl_options.py, and the log is in plumbing/metrics.py.
-
-Settings. `written` is the paper's Table 1: the advantage is divided by the group's deviation, a
-well-formed wrong answer earns 0.1, and a KL term pulls towards the start. `run` is what the
-authors' code did: the format score never took effect, the loss was a mean per micro-batch, and RL
-after SFT had other values than direct RL (AFTER_SFT). `controlled`, the default, has neither the
-format score, which early checkpoints learn instead of the answer, nor the KL term, which the
-authors had in direct RL but not in RL after SFT. So here these two differ in their start and in
-nothing else.
+plumbing/rl_options.py. Of the settings, `written` is the paper's Table 1, `run` what the authors'
+code did, and `controlled` leaves out what confounds the comparison: format score and KL
+(docs/settings.md).
 """
 
 import gc
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from data.grader import reward
 from data.problems import Problem, prompt_text
 from plumbing import presets
-from plumbing.batches import batch_indices, idle_pass, response_logprobs
+from plumbing.batches import batch_indices, idle_pass, reference_logprobs, response_logprobs
 from plumbing.checkpoint import lineage, make_facts
 from plumbing.flags import launch
-from plumbing.metrics import StepLog, update_metrics
+from plumbing.metrics import StepLog, TokenSums, update_metrics
 from plumbing.optimizer import adamw, clipped_step
-from plumbing.packs import has_loss, old_logprobs, pack_members, packs_of_groups, stretch_of
-from plumbing.ranks import all_sums, print0
+from plumbing.packs import (
+    has_loss,
+    old_logprobs,
+    pack_members,
+    packs_of_groups,
+    stretch_of,
+    token_values,
+)
+from plumbing.ranks import all_sums
 from plumbing.resume import Resume, collecting_by_hand, stop_signal
 from plumbing.rl_options import RLOptions, after_update, collect
-from plumbing.rl_setup import Run, set_up
+from plumbing.rl_setup import Run, print_plan, set_up
 from plumbing.rollouts import sample_my_share, text_of
 from sampler import Rollout
 
@@ -66,12 +68,6 @@ class Config(RLOptions):
     # update
     mini_batches: int = 4  # optimizer steps per step, each on prompts / mini_batches groups
     lr: float = 1e-6  # constant
-    beta2: float = 0.999  # AdamW; beta1 is 0.9
-    weight_decay: float = 0.01  # on all weights
-    grad_clip: float = 1.0  # global norm
-    # cost only
-    save_every: int = 20  # steps between saves to resume from
-    log_every: int = 1  # steps between printed lines
 
 
 PRESETS = presets.RL
@@ -144,17 +140,9 @@ def group_advantages(rewards: torch.Tensor, normalize: str = "std") -> torch.Ten
 
 
 def policy_loss(
-    logp,
-    old_logp,
-    advantage,
-    ref_logp=None,
-    clip_low=0.2,
-    clip_high=0.2,
-    dual_clip=3.0,
-    kl_coef=0.0,
-    sampler_logp=None,
-    tis=0.0,
-):
+    logp, old_logp, advantage, ref_logp=None, clip_low=0.2, clip_high=0.2, dual_clip=3.0,
+    kl_coef=0.0, sampler_logp=None, tis=0.0,
+):  # fmt: skip
     """The clipped loss of every response token, all arguments (R,) -> (loss (R,), their metrics).
 
     ratio = exp(logp - old_logp)
@@ -185,9 +173,7 @@ def policy_loss(
     return loss, {name: value.detach().float() for name, value in metrics.items()}
 
 
-def denominator(
-    kind: str, lengths, sequence, n_tokens: float, n_rollouts: float, max_response: int
-):
+def denominator(kind: str, lengths, sequence, n_tokens, n_rollouts, max_response):
     """What the loss of each token is divided by before all are summed: a number, or (R,).
 
     lengths (S,) response tokens of the rollouts of a pack, sequence (R,) the rollout of each token.
@@ -203,7 +189,7 @@ def denominator(
     return n_tokens  # every token weighs the same: DAPO (Yu et al. 2025)
 
 
-def update(model, reference, optimizer, groups: Groups, config: Config) -> dict:
+def update(model, reference, optimizer, config: Config, groups: Groups) -> dict:
     """One optimizer step per mini-batch -> metrics of the step, over all ranks."""
     old_logprobs(model, groups, config)
     sums = []
@@ -219,60 +205,40 @@ def update(model, reference, optimizer, groups: Groups, config: Config) -> dict:
 
 
 def mini_batch(groups: Groups, m: int, config: Config) -> list[int]:
-    """This rank's groups of mini-batch m: an equal stretch of the step's groups, each of them
-    whole.
-    """
+    """This rank's groups of mini-batch m, which is an equal stretch of the step's groups."""
     stretch = stretch_of(m, groups, config)
     return [g for g, place in enumerate(groups.place) if place in stretch]
 
 
 def policy_backward(model, reference, groups: Groups, chosen: list[int], config: Config):
-    """Add the gradient of the policy loss on the `chosen` groups (indices on this rank) to the
-    model's.
+    """Add the gradient of the loss on the `chosen` groups (indices on this rank) to the model's.
 
     The loss of every token is divided once, by a count over the whole mini-batch and all ranks.
     -> (sums over this rank's tokens, largest values among them), two dicts.
     """
     counted = [len(r.tokens) for g in chosen for r in groups.rollouts[g] if has_loss(r, config)]
     total = all_sums({"tokens": sum(counted), "rollouts": len(counted)})
-    names = "loss clip_fraction clipped_low clipped_high ratio kl entropy mismatch scored"
-    sums = dict.fromkeys(names.split(), 0.0)
-    highest = {"ratio": 0.0, "mismatch": 0.0}
+    counts = (total["tokens"], total["rollouts"], config.max_response)
+    clips = (config.clip_low, config.clip_high, config.dual_clip, config.kl)
+    of_tokens = TokenSums()
     for members in packs_of_groups(groups, chosen, config):
         if members is None:  # other ranks have more
             idle_pass(model, reference)
             continue
         packed = pack_members(groups, members)
+        ref_logp = reference_logprobs(reference, packed, config.temperature)  # (R,) or None
         logp, _, entropy = response_logprobs(model, packed, config.temperature)  # (R,)
-        device = logp.device
-        advantages = [groups.advantages[g, i] for g, i in members]
-        advantage = torch.stack(advantages).to(device)[packed.sequence]  # (R,)
-        sampled = [x for g, i in members for x in groups.rollouts[g][i].logprobs]
-        sampler_logp = torch.tensor(sampled, device=device)  # (R,)
-        old_logp = logp.detach()
-        if groups.old_logp:
-            old_logp = torch.cat([groups.old_logp[g][i] for g, i in members]).to(device)
-        ref_logp = None
-        if reference is not None:
-            with torch.no_grad():
-                ref_logp, _, _ = response_logprobs(reference, packed, config.temperature)
-        clips = (config.clip_low, config.clip_high, config.dual_clip)
-        loss, metrics = policy_loss(
-            logp, old_logp, advantage, ref_logp, *clips, config.kl, sampler_logp, config.tis
-        )
+        advantage, sampler_logp, old_logp = token_values(groups, members, packed)  # (R,) each
+        old_logp = logp.detach() if old_logp is None else old_logp
+        fixed = (old_logp, advantage, ref_logp)
+        loss, metrics = policy_loss(logp, *fixed, *clips, sampler_logp, config.tis)
         lengths = torch.bincount(packed.sequence, minlength=len(members))  # (S,)
-        counts = (total["tokens"], total["rollouts"], config.max_response)
         loss = loss / denominator(config.loss, lengths, packed.sequence, *counts)
         loss.sum().backward()
-
         mismatch = (logp.detach() - sampler_logp).abs()
-        metrics |= {"loss": loss.detach(), "entropy": entropy, "mismatch": mismatch}
-        metrics["scored"] = torch.ones_like(logp)
-        for name, value in metrics.items():
-            sums[name] += float(value.detach().sum())
-        for name in highest:
-            highest[name] = max(highest[name], float(metrics[name].max()))
-    return sums, highest
+        metrics |= {"loss": loss, "entropy": entropy, "mismatch": mismatch}
+        of_tokens.add(metrics | {"scored": torch.ones_like(logp)})
+    return of_tokens.sums, of_tokens.highest
 
 
 # --------------------------------------------------------------------------------------- the run
@@ -297,26 +263,20 @@ def draw_groups(run: Run, step: int) -> Groups:
     return groups
 
 
-def main(config: Config) -> None:
-    run = set_up(config, "rl")
-    if run is None:
-        return
-    model = run.model
-    optimizer = adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
-    n_rollouts = config.prompts * config.n
-    print0(
-        f"{config.steps} steps of {config.prompts} prompts x {config.n} = {n_rollouts} rollouts, "
-        f"{config.mini_batches} updates each; "
-        f"{config.steps * config.prompts / len(run.problems):.1f} passes"
-    )
-    resume = Resume(run.out, config, model, optimizer, reference=run.moving_reference())
+def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=None) -> None:
+    """The steps of a run; parallel.py has another update_of_step(step, groups) -> metrics."""
+    config = run.config
+    reference = run.reference if config.ref_every else None  # it moves, so it has to be saved
+    resume = Resume(run.out, config, run.model, *optimizers, reference=reference)
     start = resume.load()
     log = StepLog(run.out, start, config)
     with stop_signal() as stop, collecting_by_hand():
         for step in range(start, config.steps):
+            if before_step:
+                before_step(step)
             groups, metrics, samples = collect(run, draw_groups, step, log)
             clock = time.time()
-            metrics |= update(model, run.reference, optimizer, groups, config)
+            metrics |= update_of_step(step, groups)
             seconds = groups.seconds | {"update": time.time() - clock}
 
             done = step + 1
@@ -326,7 +286,18 @@ def main(config: Config) -> None:
             if done < config.steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
             gc.collect()  # at the same moment on every rank
-    resume.finish(run.out, make_facts(config, lineage(run.parent, "rl"), config.steps, run.parent))
+    facts = make_facts(config, lineage(run.parent, recipe), config.steps, run.parent)
+    resume.finish(run.out, facts)
+
+
+def main(config: Config) -> None:
+    run = set_up(config, "rl")
+    if run is None:
+        return
+    optimizer = adamw(run.model, config.lr, (0.9, config.beta2), config.weight_decay)
+    print_plan(run)
+    learn = partial(update, run.model, run.reference, optimizer, config)
+    train(run, "rl", [optimizer], lambda step, groups: learn(groups))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,15 @@
 """OLMo2, the decoder that the paper trains, as one would write it on a board.
 
 Read it from `Transformer.forward` down: tokens, embedding, n_layers blocks, a norm, the head.
-
 Tokens travel as one flat list of N vectors, whatever sequences they belong to. Only attention has
 to know which sequence is which, so it is passed in as a function `attend(layer, q, k, v)`: training
-passes `causal_attention` over packed sequences, sampling passes attention over its cache. The
-decoder itself is written once.
+passes `causal_attention` over packed sequences, sampling passes attention over its cache.
 
-In shapes: B sequences of T tokens, N tokens in all, V ids in the vocabulary, R response tokens.
+B sequences of T tokens, N tokens in all, V ids in the vocabulary, R response tokens.
 
     python model.py out/4B.pt        prints what a checkpoint says of itself
 """
 
-import json
 import sys
 from dataclasses import dataclass
 
@@ -48,12 +45,10 @@ class ModelConfig:
         return self.d_model // self.n_heads
 
 
-# The toy scales depart from OLMo2's initialisation on purpose. With 0.02 everywhere, a model of
-# width 64 learns facts within minutes, but no copying. The norms after the sublayers make every
-# branch as large as the stream, and queries and keys of width 16 with unit gain cannot make an
-# attention logit above 4. A large embedding keeps the token readable through the stream, small
-# output gains let branches grow into it, and a larger QK gain with a short RoPE period (rows are 80
-# tokens) lets attention be sharp.
+# The toy scales depart from OLMo2's initialisation on purpose: with it, a model of width 64 learns
+# facts within minutes, but no copying. A large embedding keeps the token readable in the stream,
+# into which small output gains let the branches grow. Queries and keys of width 16 with unit gain
+# make no attention logit above 4; a larger gain and a short RoPE period let attention be sharp.
 TOY_INIT = dict(embed_std=1.0, linear_std=0.0, head_std=0.02, post_norm_gain=0.5, qk_norm_gain=2.0)
 OLMO2_1B = ModelConfig()  # OLMo-2-0425-1B: 1,484,916,736 parameters
 PRESETS = {
@@ -85,8 +80,8 @@ class RMSNorm(nn.Module):
 def rope_angles(positions: torch.Tensor, config: ModelConfig) -> tuple[torch.Tensor, torch.Tensor]:
     """positions (N,) -> cos and signed sin, (N, 1, head_dim) in fp32.
 
-    Pair i of a head turns by position * theta^(-2i / head_dim) radians. The rounding is OLMo2's: to
-    divide the position instead of multiplying it moves logits by 1e-4 at position 4,000.
+    Pair i of a head turns by position * theta^(-2i / head_dim) radians, rounded as OLMo2 rounds: to
+    divide the position instead moves logits by 1e-4 at position 4,000.
     """
     even = torch.arange(0, config.head_dim, 2, device=positions.device, dtype=torch.float32)
     frequency = 1.0 / config.rope_theta ** (even / config.head_dim)  # (head_dim / 2,)
@@ -137,20 +132,14 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(kv_width, config.norm_eps)
 
     def forward(self, x, cos, sin, attend) -> torch.Tensor:
-        q, k, v = self.queries_keys_values(x, cos, sin)
-        out = attend(self.layer, q, k, v)  # (N, n_heads, head_dim)
-        return self.o_proj(out.flatten(-2))  # (N, d_model)
-
-    def queries_keys_values(self, x, cos, sin):
         q = self.q_norm(self.q_proj(x)).unflatten(-1, (-1, self.head_dim))  # (N, n_heads, head_dim)
         k = self.k_norm(self.k_proj(x)).unflatten(-1, (-1, self.head_dim))  # (N, n_kv_heads, ...)
-        v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))  # (N, n_kv_heads, head_dim)
-        return rope(q, cos, sin), rope(k, cos, sin), v
+        v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
+        out = attend(self.layer, rope(q, cos, sin), rope(k, cos, sin), v)  # (N, n_heads, head_dim)
+        return self.o_proj(out.flatten(-2))  # (N, d_model)
 
 
-class MLP(nn.Module):
-    """SwiGLU."""
-
+class MLP(nn.Module):  # SwiGLU
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.gate_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
@@ -162,10 +151,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """x + norm(attention(x)), then x + norm(mlp(x)).
-
-    OLMo2 normalises what a sublayer writes into the stream, not what it reads from there.
-    """
+    """OLMo2 normalises what a sublayer writes into the stream, not what it reads from there."""
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
@@ -182,8 +168,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """The decoder. Parameter names are Hugging Face's for OLMo2, without their prefix `model.`.
 
-    fast/ may put quicker functions of the same values in the place of `attention`, `logits`,
-    `logprobs` and `response_hidden` on one model (plumbing/prepare.py).
+    On one model, fast/ may put quicker functions of the same values in the place of `attention`,
+    `logits` and `logprobs` (plumbing/prepare.py).
     """
 
     def __init__(self, config: ModelConfig):
@@ -214,25 +200,6 @@ class Transformer(nn.Module):
             x = block(x, cos, sin, attend)
         return self.norm(x)
 
-    def response_hidden(self, prompts: list[list[int]], responses: list[list[int]]) -> torch.Tensor:
-        """Token lists in pairs -> the states that predict each response token, (R, d_model).
-
-        The last token of a prompt predicts the first of its response. The last token of a response
-        predicts nothing that we learn from.
-        """
-        tokens = []
-        lengths = []
-        predict = []  # which of the N tokens predict a response token
-        for prompt, response in zip(prompts, responses, strict=True):
-            first = len(tokens) + len(prompt) - 1
-            predict.extend(range(first, first + len(response)))
-            tokens.extend(prompt)
-            tokens.extend(response)
-            lengths.append(len(prompt) + len(response))
-        device = self.lm_head.weight.device
-        hidden = self.hidden(torch.tensor(tokens, device=device), lengths)  # (N, d_model)
-        return hidden[torch.tensor(predict, device=device)]
-
     def logits(self, hidden: torch.Tensor, padding: bool = False) -> torch.Tensor:
         """(N, d_model) -> (N, vocab_size) in fp32.
 
@@ -244,13 +211,12 @@ class Transformer(nn.Module):
             return hidden.float() @ self.lm_head.weight[:rows].float().T
 
     def logprobs(self, hidden, targets, temperature: float = 1.0, chunk: int = 1024):
-        """Of each target under logits / temperature: (log-prob, logsumexp, entropy), each (R,)
-        fp32.
+        """Of each target under logits / temperature: (log-prob, logsumexp, entropy), (R,) each.
 
-        This is the one place where logits become log-probs: every loss uses it, at the sampler's
-        temperature. Logits of 16k tokens and a vocabulary of 100k are 6.6 GB, and their gradient is
-        as much again. So they exist for `chunk` tokens at a time, and are made again going back.
-        The entropy carries no gradient: it is a metric here, not a bonus.
+        This is the one place where logits become log-probs, in fp32 and at the sampler's
+        temperature. The logits of 16k tokens and a vocabulary of 100k are 6.6 GB, and so is their
+        gradient. So they exist for `chunk` tokens at a time, and are made again going back. The
+        entropy carries no gradient: it is a metric here.
         """
         parts = []
         for h, t in zip(hidden.split(chunk), targets.split(chunk)):
@@ -269,9 +235,7 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draw every matrix in a fixed order from one generator: the same seed gives the same
-        bits.
-        """
+        """All matrices in a fixed order from one generator: the same seed gives the same bits."""
         config = self.config
         generator = torch.Generator().manual_seed(seed)
         stds = {"embed_tokens.weight": config.embed_std, "lm_head.weight": config.head_std}
@@ -294,11 +258,6 @@ class Transformer(nn.Module):
 
 
 if __name__ == "__main__":
-    from plumbing.checkpoint import read_facts
+    from plumbing.checkpoint import print_facts
 
-    if len(sys.argv) != 2:
-        sys.exit("usage: python model.py CHECKPOINT.pt")
-    try:
-        print(json.dumps(read_facts(sys.argv[1]), indent=2))
-    except OSError as error:
-        sys.exit(f"model.py: {error}")
+    print_facts(*sys.argv[1:])

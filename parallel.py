@@ -3,33 +3,23 @@
     python parallel.py --ckpt out/toy/3.6M.pt                  # M_t -> M_t^Parallel
     torchrun --nproc_per_node=8 parallel.py --ckpt out/20B.pt
 
-The algorithm box of the paper (its figure 8) is `average_step`. Two AdamW work on the same weights,
-each with its own moments and step count, and the gradients are clipped separately. Averaging halves
-the effective rate of each side. Where RL has several mini-batches, each is averaged with an SFT
-batch of its own, as in the authors' code; their published runs have one.
-
-The RL half is grpo.py's, the SFT half is sft.py's. The authors also tried three other ways to
-combine the two, with one AdamW: `--mode interleave`, `curriculum` and `sum` are in
-plumbing/modes.py.
+The algorithm box of the paper (its figure 8) is `average_step`; averaging halves the effective rate
+of each side. The RL half is grpo.py's, the SFT half is sft.py's. If RL has several mini-batches,
+each is averaged with an SFT batch of its own, as in the authors' code. Three other ways to combine
+the two, which the authors tried (--mode interleave, curriculum, sum), are in plumbing/modes.py.
 """
 
-import gc
-import time
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 import grpo
+from grpo import policy_backward
 from plumbing import modes, presets
 from plumbing.batches import batch_indices
-from plumbing.checkpoint import lineage, make_facts
 from plumbing.flags import launch
-from plumbing.metrics import StepLog
 from plumbing.optimizer import adamw, clipped_step, lr_factor, set_lr
-from plumbing.ranks import print0
-from plumbing.resume import Resume, collecting_by_hand, stop_signal
-from plumbing.rl_options import after_update, collect
 from plumbing.rl_setup import set_up
 from plumbing.sharding import own_weights
 from sft import load_examples, sft_backward
@@ -109,71 +99,47 @@ def main(config: Config) -> None:
         return
     model = run.model
     data = load_examples(config, run.encoding, run.problems)
-    betas = (0.9, config.beta2)
-    rl_optimizer = adamw(model, config.lr, betas, config.weight_decay)
-    optimizers = [rl_optimizer]
-    if config.mode == "parallel":  # the other modes have one for both
-        optimizers.append(adamw(model, config.sft_lr, betas, config.weight_decay))
-    sft_optimizer = optimizers[-1]
+    hows = ((0.9, config.beta2), config.weight_decay)
+    optimizers = [adamw(model, config.lr, *hows)]
+    if config.mode == "parallel":  # the other modes have one for both halves
+        optimizers.append(adamw(model, config.sft_lr, *hows))
     averages = config.steps * config.mini_batches
     sft_steps = modes.count_sft_steps(config)
-    n_rollouts = config.prompts * config.n
-    print0(
-        f"{config.steps} steps of {config.prompts} prompts x {config.n} = {n_rollouts} rollouts; "
-        f"{averages} RL and {sft_steps} SFT updates, these of {config.sft_batch} solutions; "
-        f"{config.steps * config.prompts / len(run.problems):.1f} passes of RL, "
-        f"{sft_steps * config.sft_batch / len(data):.1f} of SFT"
-    )
+    modes.print_plan(run, len(data))
 
     def sft_half(i: int) -> dict:
-        """Leave the gradient of SFT batch i in the model, and set the rate of its step."""
+        """Set the rate of SFT step i, and leave the gradient of its batch in the model."""
         if config.mode != "sum":  # there the one step has RL's rate
             factor = lr_factor(config.sft_schedule, i, sft_steps)
-            set_lr(sft_optimizer, config.sft_lr * factor)
+            set_lr(optimizers[-1], config.sft_lr * factor)
         order = (config.seed, "sft", config.shuffle)
         batch = [data[j] for j in batch_indices(len(data), config.sft_batch, i, *order)]
         return sft_backward(model, batch, config.micro_tokens, config.sft_loss)
 
     def average(i: int, rl_half) -> dict:
         weight = average_weight(config, i, averages)
-        halves = (rl_half, lambda: sft_half(i))
-        steps = average_step(model, *optimizers, *halves, weight, config.grad_clip)
-        return steps | {"weight": weight}
+        halves = (rl_half, partial(sft_half, i))
+        return average_step(model, *optimizers, *halves, weight, config.grad_clip)
 
-    other_mode = None
+    other = None
     if config.mode != "parallel":
-        other_mode = modes.OtherMode(config, model, rl_optimizer, sft_half)
-    resume = Resume(run.out, config, model, *optimizers, reference=run.moving_reference())
-    start = resume.load()
-    log = StepLog(run.out, start, config)
-    with stop_signal() as stop, collecting_by_hand():
-        for step in range(start, config.steps):
-            clock = time.time()
-            before = other_mode.sft_steps_before(step) if other_mode else []
-            sft_seconds = time.time() - clock
-            groups, metrics, samples = collect(run, grpo.draw_groups, step, log)
-            clock = time.time()
-            grpo.old_logprobs(model, groups, config)
-            updates = []
-            for m in range(config.mini_batches):
-                chosen = grpo.mini_batch(groups, m, config)
-                rl_half = partial(
-                    grpo.policy_backward, model, run.reference, groups, chosen, config
-                )
-                combine = other_mode.update if other_mode else average
-                updates.append(combine(step * config.mini_batches + m, rl_half))
-            metrics |= modes.metrics_of_updates(updates, before)
-            seconds = groups.seconds | {"update": time.time() - clock + sft_seconds}
+        other = modes.OtherMode(config, model, optimizers[0], sft_half)
 
-            done = step + 1
-            metrics |= after_update(run, grpo.score_rollouts, done)
-            log.write(done, metrics, seconds, samples)
-            stopping = stop.asked()
-            if done < config.steps and (stopping or done % config.save_every == 0):
-                resume.save(done, leave=stopping)
-            gc.collect()  # at the same moment on every rank
-    recipe = lineage(run.parent, config.mode)
-    resume.finish(run.out, make_facts(config, recipe, config.steps, run.parent))
+    def update(step: int, groups) -> dict:
+        grpo.old_logprobs(model, groups, config)
+        updates = []
+        for m in range(config.mini_batches):
+            chosen = grpo.mini_batch(groups, m, config)
+            rl = (model, run.reference, groups, chosen, config)
+            combine = other.update if other else average
+            updates.append(combine(step * config.mini_batches + m, partial(policy_backward, *rl)))
+        metrics = modes.metrics_of_updates(updates, other.sft_before if other else [])
+        if other is None:
+            last = (step + 1) * config.mini_batches - 1
+            metrics["weight"] = average_weight(config, last, averages)
+        return metrics
+
+    grpo.train(run, config.mode, optimizers, update, other.make_sft_steps if other else None)
 
 
 if __name__ == "__main__":

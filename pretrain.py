@@ -3,12 +3,9 @@
     python pretrain.py                                  # the toy world, to 3.6M tokens, on a laptop
     torchrun --nproc_per_node=8 pretrain.py --preset 1B # after python data/corpus.py dolmino-50B
 
-The run takes the rows of a corpus in one order, a global shuffle; a batch is a function of (seed,
-step). Everything else in this project starts from the checkpoints that are kept on the way. A run
-that was stopped continues with the same command.
-
-Departures from the paper: the toy preset trains on 30 % general text and 60 % mathematics
-(data/toy.py says why).
+Everything else in this project starts from the checkpoints that are kept on the way. The rows of
+the corpus are taken in one global shuffle; a batch is a function of (seed, step). One departure
+from the paper: the toy world is 30 % general text and 60 % mathematics (data/toy_text.py says why).
 """
 
 import gc
@@ -19,24 +16,17 @@ from dataclasses import dataclass
 import torch
 
 from model import Transformer
-from plumbing import watchdog
+from plumbing import presets, pretrain_setup
 from plumbing.batches import ahead, batch_indices, idle_pass
 from plumbing.checkpoint import is_finished
 from plumbing.flags import launch
 from plumbing.log import Log
 from plumbing.optimizer import adamw, clipped_step, lr_factor, set_lr
 from plumbing.prepare import ComputeFlags, prepare
-from plumbing.presets import CHECKPOINTS
-from plumbing.pretrain_setup import (
-    checkpoints_to_keep,
-    keep_checkpoint,
-    new_model,
-    open_corpus_together,
-    steps_for,
-)
 from plumbing.ranks import all_sum, autocast, device, pad_to_longest_rank, print0, rank, world
 from plumbing.resume import Resume, collecting_by_hand, stop_signal
 from plumbing.units import count
+from plumbing.watchdog import phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +37,9 @@ class Config(ComputeFlags):
     out: str = ""  # folder of the checkpoints; default out/<preset>
     seed: int = 0  # initial weights, text of the toy world, order of rows
     tokens: str = "50B"  # the run's length; the learning rate decays over it
-    keep: str = CHECKPOINTS["1B"]  # token counts of the checkpoints kept, each a file <t>.pt
+    keep: str = presets.CHECKPOINTS[
+        "1B"
+    ]  # token counts of the checkpoints kept, each a file <t>.pt
     batch: int = 512  # sequences per step, over all ranks
     seq_len: int = 4096  # tokens per sequence
     lr: float = 4e-4  # peak learning rate
@@ -62,15 +54,7 @@ class Config(ComputeFlags):
     log_every: int = 100  # steps between printed lines
 
 
-PRESETS = {
-    "toy": dict(tokenizer="toy", tokens="3.6M", keep=CHECKPOINTS["toy"], batch=24, seq_len=80)
-    | dict(lr=1e-2, warmup="100K", floor=0.02, z_loss=0.0, save_every=250),
-    "small": dict(tokenizer="toy", tokens="300M", keep=CHECKPOINTS["small"], batch=512, seq_len=128)
-    | dict(lr=2e-3, warmup="5M", z_loss=0.0),
-    "1B": dict(data="dolmino-50B", compile=True),
-    "1B-60B": dict(data="dolmino-60B", tokens="60B", keep=CHECKPOINTS["1B-60B"], compile=True),
-    "4B": dict(data="dolmino-50B", keep=CHECKPOINTS["4B"], micro_tokens=8192, compile=True),
-}
+PRESETS = presets.PRETRAIN
 
 
 def read_batches(config: Config, corpus, steps):
@@ -106,22 +90,18 @@ def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
 def main(config: Config) -> None:
     folder = config.out or os.path.join("out", config.preset)
     tokens_per_step = config.batch * config.seq_len
-    steps = steps_for(count(config.tokens), config)
-    keep = checkpoints_to_keep(config, folder)
+    steps = pretrain_setup.steps_for(count(config.tokens), config)
+    keep = pretrain_setup.checkpoints_to_keep(config, folder)
     if is_finished(keep[max(keep)], config):
         return
-    corpus = open_corpus_together(config, folder, steps * tokens_per_step)  # (rows, seq_len)
-    model = new_model(config)
+    corpus = pretrain_setup.open_corpus_together(
+        config, folder, steps * tokens_per_step
+    )  # (rows, seq_len)
+    model = pretrain_setup.new_model(config)
     prepare(model, config)
     betas = (0.9, config.beta2)
     optimizer = adamw(model, config.lr, betas, config.weight_decay, decay_embedding=False)
-    epochs = steps * config.batch / len(corpus)
-    print0(
-        f"{model.num_parameters():,} parameters "
-        f"({model.num_parameters(embeddings=False):,} besides embedding and head); "
-        f"{steps} steps of {config.batch} x {config.seq_len} = {steps * tokens_per_step:,} tokens, "
-        f"{epochs:.2f} passes over {len(corpus):,} rows"
-    )
+    pretrain_setup.print_plan(model, config, steps, len(corpus))
     resume = Resume(os.path.join(folder, "pretrain"), config, model, optimizer)
     start = resume.load()
     log = Log(os.path.join(folder, "pretrain"), start)
@@ -133,7 +113,7 @@ def main(config: Config) -> None:
 
     with stop_signal() as stop, collecting_by_hand():
         for step, micro_batches in zip(range(start, steps), batches):
-            watchdog.phase(f"step {step + 1}")
+            phase(f"step {step + 1}")
             lr = config.lr * lr_factor("cosine", step, steps, warmup_steps, config.floor)
             set_lr(optimizer, lr)
             total_nll = 0.0
@@ -160,7 +140,7 @@ def main(config: Config) -> None:
                     f"lr {lr:.2e} | {speed:,.0f} tok/s"
                 )
             if done in keep:
-                keep_checkpoint(keep[done], model, config, done)
+                pretrain_setup.keep_checkpoint(keep[done], model, config, done)
 
             stopping = stop.asked()
             if done < steps and (stopping or done % config.save_every == 0):

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from data.draws import descend, rollout_keys, sums_of_neighbours, uniform
+from data.draws import descend, likeliest, rollout_keys, sums_of_neighbours, uniform
 from model import Transformer
 
 
@@ -59,18 +59,9 @@ class Sampler:
 
     @torch.inference_mode()
     def sample(
-        self,
-        prompts: list[list[int]],
-        n: int = 1,
-        max_new_tokens: int | list[int] = 256,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        eos: int | None = None,
-        seed: int = 0,
-        step: int = 0,
-        problem_ids: list[int] | None = None,
-        progress: bool = False,
-    ) -> list[list[Rollout]]:
+        self, prompts: list[list[int]], n=1, max_new_tokens: int | list[int] = 256, temperature=1.0,
+        top_p=1.0, eos=None, seed=0, step=0, problem_ids: list[int] | None = None, progress=False,
+    ) -> list[list[Rollout]]:  # fmt: skip
         """n rollouts of every prompt (token ids): a list of n per prompt, in the prompts' order.
 
         Temperature 0 is greedy, and its log-probs are those at temperature 1. `max_new_tokens` is
@@ -236,15 +227,3 @@ def draw(logits, u, temperature: float, top_p: float, nucleus=None):
         token = descend(sums_of_neighbours(kept), u)
     total = sums[-1].sum(-1)  # (A,) 1, but for rounding
     return token, probs.gather(-1, token[:, None])[:, 0].log() - total.log().float()
-
-
-def likeliest(probs: torch.Tensor, top_p: float) -> torch.Tensor:
-    """probs (A, V) with all outside the nucleus set to 0 (Holtzman et al. 2020).
-
-    The nucleus is the smallest set of likeliest tokens that together reach top_p. Ties stay in.
-    """
-    ordered = probs.sort(-1, descending=True).values  # (A, V)
-    likelier = ordered.cumsum(-1) - ordered  # (A, V) what the likelier tokens weigh together
-    wanted = top_p * probs.sum(-1, keepdim=True)
-    last = (likelier < wanted).sum(-1, keepdim=True) - 1  # (A, 1)
-    return probs.masked_fill(probs < ordered.gather(-1, last), 0.0)

@@ -5,30 +5,29 @@
 
 The loss is next-token loss on the worked solution and its end-of-text token; the prompt is read and
 never learned. Both recipes take the same number of optimizer steps, as the authors' did: Gold sees
-more solutions per problem, not more updates.
-
-Settings. `written` is the paper's table, and draws the one solution of a problem as its text says.
-`run` is what the authors' code did: it sums the loss over tokens, keeps the file's order and takes
-the first solution. `controlled`, the default, takes the mean over the step's tokens and shuffles.
+more solutions per problem, not more updates. Of the settings, `written` draws the one solution as
+the paper says, and `run` sums the loss over tokens and keeps the file's order, as the authors' code
+did.
 """
 
 import gc
 import time
 from dataclasses import dataclass
 
-from plumbing import checkpoint, watchdog
+from plumbing import checkpoint, presets
 from plumbing.batches import batch_indices, idle_pass, pack, response_logprobs, split_by_tokens
-from plumbing.examples import Example, load_examples
-from plumbing.flags import check, launch
+from plumbing.examples import Example, check_sft, load_examples
+from plumbing.flags import launch
 from plumbing.log import Log
-from plumbing.optimizer import adamw, check_schedule, clipped_step, lr_factor, set_lr
-from plumbing.prepare import ComputeFlags, prepare
+from plumbing.optimizer import adamw, clipped_step, lr_factor, set_lr
+from plumbing.prepare import TrainingFlags, prepare
 from plumbing.ranks import all_sum, pad_to_longest_rank, print0, rank, world
 from plumbing.resume import Resume, collecting_by_hand, stop_signal
+from plumbing.watchdog import phase
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ComputeFlags):
+class Config(TrainingFlags):
     ckpt: str  # the checkpoint to start from
     preset: str = "1B"  # scale; read from the checkpoint where not given
     setting: str = "controlled"  # written, run or controlled
@@ -41,9 +40,6 @@ class Config(ComputeFlags):
     batch: int = 512  # solutions per step, over all ranks
     lr: float = 4e-5  # peak learning rate
     schedule: str = "constant"  # constant or cosine
-    beta2: float = 0.999  # AdamW; beta1 is 0.9
-    weight_decay: float = 0.01  # on all weights
-    grad_clip: float = 1.0  # global norm
     loss: str = "mean"  # over the response tokens of a step, or their sum
     shuffle: bool = True  # a new order in every epoch; the authors kept the file's
     max_prompt: int = 512  # tokens; problems with a longer prompt are left out
@@ -53,22 +49,8 @@ class Config(ComputeFlags):
     log_every: int = 10  # steps between printed lines
 
 
-PRESETS = {
-    "toy": dict(data="toy", steps=300, batch=32, lr=1e-3, schedule="cosine", max_prompt=160)
-    | dict(max_response=64, save_every=100, log_every=100),
-    "small": dict(data="toy", steps=400, batch=128, lr=3e-4, schedule="cosine", max_prompt=256)
-    | dict(max_response=128),
-    "1B": dict(compile=True),
-    # The authors' SFT on one solution ran at a rate of 5e-4 in these two.
-    "1B-60B": dict(data="openmath", max_prompt=2560, max_response=1024, compile=True),
-    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, compile=True)
-    | dict(micro_tokens=8192),
-}
-SETTINGS = {
-    "written": dict(pick="random"),
-    "run": dict(loss="sum", shuffle=False),
-    "controlled": {},
-}
+PRESETS = presets.SFT
+SETTINGS = presets.SFT_SETTINGS
 
 
 def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "mean") -> dict:
@@ -94,15 +76,8 @@ def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "me
     return {"loss": all_sum(total_nll) / n_tokens, "tokens": n_tokens}
 
 
-def check_config(config: Config) -> None:
-    check(config.solutions in ("one", "all"), f"--solutions {config.solutions}: choose one or all")
-    check(config.pick in ("first", "random"), f"--pick {config.pick}: choose first or random")
-    check(config.loss in ("mean", "sum"), f"--loss {config.loss}: choose mean or sum")
-    check_schedule(config.schedule)
-
-
 def main(config: Config) -> None:
-    check_config(config)
+    check_sft(config, config.loss, config.schedule, "--loss")
     recipe = "sft" if config.solutions == "one" else "sft-gold"
     out = checkpoint.output_path(config, recipe)
     model, parent = checkpoint.open_parent(config)
@@ -120,14 +95,12 @@ def main(config: Config) -> None:
 
     with stop_signal() as stop, collecting_by_hand():
         for step in range(start, config.steps):
-            watchdog.phase(f"step {step + 1}")
+            phase(f"step {step + 1}")
             clock = time.time()
             lr = config.lr * lr_factor(config.schedule, step, config.steps)
             set_lr(optimizer, lr)
-            indices = batch_indices(
-                len(data), config.batch, step, config.seed, "sft", config.shuffle
-            )
-            batch = [data[i] for i in indices]
+            order = (config.seed, "sft", config.shuffle)
+            batch = [data[i] for i in batch_indices(len(data), config.batch, step, *order)]
             metrics = sft_backward(model, batch, config.micro_tokens, config.loss)
             metrics["grad_norm"] = clipped_step(model, optimizer, config.grad_clip)
 

@@ -10,6 +10,18 @@ import torch
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio as a signed int64: the increment of splitmix64
 
 
+def likeliest(probs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """probs (A, V) with all outside the nucleus set to 0 (Holtzman et al. 2020).
+
+    The nucleus is the smallest set of likeliest tokens that together reach top_p. Ties stay in.
+    """
+    ordered = probs.sort(-1, descending=True).values  # (A, V)
+    likelier = ordered.cumsum(-1) - ordered  # (A, V) what the likelier tokens weigh together
+    wanted = top_p * probs.sum(-1, keepdim=True)
+    last = (likelier < wanted).sum(-1, keepdim=True) - 1  # (A, 1)
+    return probs.masked_fill(probs < ordered.gather(-1, last), 0.0)
+
+
 def sums_of_neighbours(weight: torch.Tensor) -> list[torch.Tensor]:
     """Weights (A, V), the sums of 16 neighbours each (A, V / 16), of 16 of these, down to 16 or
     less.

@@ -5,20 +5,16 @@ r"""Sets of problems, by name or from a file, and the prompt that a model gets f
 
     python -m data.problems openmath-gsm8k          # counts, and what it shares with the test sets
 
-Every stage (SFT, RL, evaluation) builds its prompts here, so training and testing cannot drift
-apart. What one problem is stands in data/problem.py.
+Every stage builds its prompts here, so training and testing cannot drift apart.
 """
 
-import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from data import UserError, sources, toy
 from data.problem import INSTRUCTION, KINDS, Problem
-from data.sources import NAMES, contamination, counted
-
-WITH_VAL = ("toy", "toy-hard", "openmath-gsm8k", "openmath")  # have a validation split of their own
+from data.sources import NAMES
 
 
 def prompt_text(problem: Problem) -> str:
@@ -73,49 +69,7 @@ def is_toy(problem: Problem) -> bool:
     return problem.source in ("toy", "toy-hard")
 
 
-def train_and_val(name: str, n: int) -> tuple[list[Problem], list[Problem]]:
-    """(training problems, n held-out ones for validation), never the same question in both.
-
-    Sets with a validation split give its first n. Of the others n questions, but at most a quarter,
-    are drawn by their hash: the same ones for every seed, order and machine, and they are not
-    trained on. n = 0 holds nothing out.
-    """
-    train = load_problems(name, "train")
-    if not n:
-        return train, []
-    if name in WITH_VAL:
-        return train, load_problems(name, "val")[:n]
-    first = {}  # question -> the first problem that asks it
-    for p in train:
-        first.setdefault(p.question, p)
-    questions = sorted(first, key=validation_rank)
-    held_out = questions[: min(n, len(questions) // 4)]
-    left = set(questions) - set(held_out)
-    return [p for p in train if p.question in left], [first[q] for q in held_out]
-
-
-def validation_rank(question: str) -> bytes:
-    return hashlib.blake2b(b"held out" + question.encode()).digest()
-
-
-def main(name: str, *tests: str) -> None:
-    """Print the counts of a training set and what it shares with test sets."""
-    train = load_problems(name, "train")
-    print(counted(name, "train", train))
-    for test in tests or ("gsm8k", "math"):
-        held_out = load_problems(test, "test")
-        print(counted(test, "test", held_out))
-        equal, near = contamination(train, held_out)
-        print(
-            f"contamination: of {len(train):,} training questions {equal:,} stand in {test} test, "
-            f"{near:,} share 13 words in a row with one of its {len(held_out):,}"
-        )
-
-
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(f"usage: python -m data.problems {'|'.join(NAMES)}|FILE.jsonl [TEST SETS]")
-    try:
-        main(*sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"data.problems: {error}")
+    from data.problem_report import main
+
+    main(*sys.argv[1:])

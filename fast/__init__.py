@@ -30,7 +30,7 @@ def install(
     The model must be on its device already. The flags are those of the training scripts.
     """
     model.attention = packed.causal_attention
-    model.response_hidden = types.MethodType(packed.response_hidden, model)
+    model.shared_prompt_hidden = types.MethodType(packed.shared_prompt_hidden, model)
     model.sampler_class = FastSampler
     model.install_on = functools.partial(install, compile=compile)  # for a copy to sample from
     head.install(model, fp32_head, compile)

@@ -11,7 +11,7 @@ import torch
 
 def install(model) -> None:
     for block in model.layers:
-        block.self_attn.queries_keys_values = types.MethodType(queries_keys_values, block.self_attn)
+        block.self_attn.forward = types.MethodType(attention_forward, block.self_attn)
         block.forward = types.MethodType(forward, block)
 
 
@@ -20,8 +20,13 @@ def forward(self, x, cos, sin, attend) -> torch.Tensor:
     return add_branches(self, x, self.self_attn(x, cos, sin, attend))
 
 
+def attention_forward(self, x, cos, sin, attend) -> torch.Tensor:
+    """Attention.forward."""
+    q, k, v = queries_keys_values(self, x, cos, sin)
+    return self.o_proj(attend(self.layer, q, k, v).flatten(-2))  # (N, d_model)
+
+
 def plain_queries_keys_values(self, x, cos, sin):
-    """Attention.queries_keys_values."""
     q = self.q_norm(self.q_proj(x)).unflatten(-1, (-1, self.head_dim))  # (N, n_heads, head_dim)
     k = self.k_norm(self.k_proj(x)).unflatten(-1, (-1, self.head_dim))  # (N, n_kv_heads, head_dim)
     v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))  # (N, n_kv_heads, head_dim)

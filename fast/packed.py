@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 
 from fast import cpu
-from model import Transformer
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -89,16 +88,14 @@ def packed_attention(q, k, v, ends_q, ends_k, longest_q: int, longest_k: int) ->
 # --------------------------------------------------------------- prompts shared by their responses
 
 
-def response_hidden(self, prompts: list[list[int]], responses: list[list[int]]) -> torch.Tensor:
-    """Transformer.response_hidden; prompts that are the same list object are computed once.
+def shared_prompt_hidden(self, prompts, responses) -> torch.Tensor:
+    """plumbing.batches.response_hidden; prompts that are the same list object are computed once.
 
-    Two prompts with three responses, P1 P1 P2 and R1 R2 R3, travel as P1 P2 R1 R2 R3. R1 and R2 go
-    on from P1, and R3 from P2. The first token of a response is predicted by the last of its
+    Two prompts with three responses, P1 P1 P2 and R1 R2 R3, travel as P1 P2 R1 R2 R3. R1 and R2
+    continue P1, and R3 continues P2. The first token of a response is predicted by the last of its
     prompt.
     """
     distinct = list({id(prompt): prompt for prompt in prompts}.values())
-    if len(distinct) == len(prompts):
-        return Transformer.response_hidden(self, prompts, responses)
     place = {id(prompt): i for i, prompt in enumerate(distinct)}
     prompt_of = [place[id(prompt)] for prompt in prompts]
     tokens = []
@@ -114,9 +111,8 @@ def response_hidden(self, prompts: list[list[int]], responses: list[list[int]]) 
             predict.append(ends[p] - 1)
             predict.extend(range(end - len(response), end - 1))
     device = self.lm_head.weight.device
-    positions = [torch.arange(len(prompt)) for prompt in distinct]
-    for p, response in zip(prompt_of, responses):
-        positions.append(torch.arange(lengths[p], lengths[p] + len(response)))
+    starts = [0] * len(distinct) + [lengths[p] for p in prompt_of]
+    positions = [torch.arange(start, start + n) for start, n in zip(starts, lengths)]
     attend = branching_attention(lengths, device, prompt_of)
     tokens = torch.tensor(tokens, device=device)  # (N,)
     hidden = self.trunk(tokens, torch.cat(positions).to(device), attend)  # (N, d_model)

@@ -98,7 +98,7 @@ def split_by_tokens(lengths: list[int], max_tokens: int) -> list[list[int]]:
 
 @dataclass
 class Packed:
-    """Prompts and responses in pairs, as one micro-batch. R response tokens in all."""
+    """Prompts and responses in pairs, one sequence after another. R response tokens in all."""
 
     prompts: list[list[int]]
     responses: list[list[int]]
@@ -109,39 +109,70 @@ class Packed:
 def pack(prompts: list[list[int]], responses: list[list[int]]) -> Packed:
     """Pair each response with its prompt. A prompt of several responses is given several times.
 
-    The loss falls on response tokens only, their end-of-text token included; the last token of a
-    prompt predicts the first token of its response.
+    The loss falls on response tokens only, their end-of-text token included.
     """
     targets = []
     sequence = []
     for i, response in enumerate(responses):
         targets.extend(response)
         sequence.extend([i] * len(response))
-    return Packed(
-        prompts,
-        responses,
-        torch.tensor(targets, dtype=torch.int64, device=device()),
-        torch.tensor(sequence, dtype=torch.int64, device=device()),
-    )
+    return Packed(prompts, responses, to_device(targets), to_device(sequence))
+
+
+def to_device(numbers: list[int]) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.int64, device=device())
+
+
+def response_hidden(model, prompts: list[list[int]], responses: list[list[int]]) -> torch.Tensor:
+    """The hidden states that predict each response token, (R, d_model).
+
+    The last token of a prompt predicts the first token of its response. The last token of a
+    response predicts nothing that we learn from. Where fast/ is installed, a prompt that is given
+    several times, as the same list, is computed once.
+    """
+    distinct = {id(prompt) for prompt in prompts}
+    if len(distinct) < len(prompts) and hasattr(model, "shared_prompt_hidden"):
+        return model.shared_prompt_hidden(prompts, responses)
+    tokens = []
+    lengths = []
+    predict = []  # which of the tokens predict a response token
+    for prompt, response in zip(prompts, responses, strict=True):
+        first = len(tokens) + len(prompt) - 1
+        predict.extend(range(first, first + len(response)))
+        tokens.extend(prompt + response)
+        lengths.append(len(prompt) + len(response))
+    hidden = model.hidden(to_device(tokens), lengths)  # (N, d_model)
+    return hidden[to_device(predict)]
 
 
 def response_logprobs(model, packed: Packed, temperature: float = 1.0):
     """(log-prob, logsumexp, entropy) of every response token, each (R,)."""
     with autocast():
-        hidden = model.response_hidden(packed.prompts, packed.responses)  # (R, d_model)
+        hidden = response_hidden(model, packed.prompts, packed.responses)  # (R, d_model)
         return model.logprobs(hidden, packed.targets, temperature)
+
+
+@torch.no_grad()
+def reference_logprobs(reference, packed: Packed, temperature: float) -> torch.Tensor | None:
+    """The reference's log-prob of every response token (R,), or None where there is no
+    reference.
+    """
+    if reference is None:
+        return None
+    return response_logprobs(reference, packed, temperature)[0]
 
 
 def idle_pass(model, reference=None) -> None:
     """Take part in a micro-batch of other ranks where this rank has none left.
 
     Makes the same passes through the sharded weights as they do, over one token, and adds
-    gradients of 0.
+    gradients of 0. The order is the same, too, as it has to be: the model forward, the reference
+    forward, the model backward.
     """
     packed = pack([[0]], [[0]])
+    logp = response_logprobs(model, packed)[0]
     if reference is not None:
         with torch.no_grad():
             response_logprobs(reference, packed)
-    logp = response_logprobs(model, packed)[0]
     if logp.requires_grad:
         (0.0 * logp.sum()).backward()

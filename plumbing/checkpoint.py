@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import torch
 
@@ -61,6 +62,16 @@ def read_facts(path: str) -> dict:
     content = read_file(path, mmap=True)
     check_kind(path, content)
     return {**content["facts"], "model": content["config"]}
+
+
+def print_facts(*paths: str) -> None:
+    """`python model.py CHECKPOINT.pt`"""
+    if len(paths) != 1:
+        sys.exit("usage: python model.py CHECKPOINT.pt")
+    try:
+        print(json.dumps(read_facts(paths[0]), indent=2))
+    except OSError as error:
+        sys.exit(f"model.py: {error}")
 
 
 def check_kind(path: str, content: dict) -> None:

@@ -10,6 +10,7 @@ from data.problems import load_problems, prompt_text
 from data.sources import counted
 from plumbing.batches import generator
 from plumbing.flags import check
+from plumbing.optimizer import check_schedule
 from plumbing.ranks import print0
 
 
@@ -105,3 +106,11 @@ def load_examples(config, encoding, problems: list[Problem] | None = None) -> Ex
         f"{config.max_response} tokens"
     )
     return data
+
+
+def check_sft(config, loss: str, schedule: str, flag: str = "--sft_loss") -> None:
+    """Refuse what the SFT half of parallel.py does not know, or, with its own flag, sft.py."""
+    check(config.solutions in ("one", "all"), f"--solutions {config.solutions}: choose one or all")
+    check(config.pick in ("first", "random"), f"--pick {config.pick}: choose first or random")
+    check(loss in ("mean", "sum"), f"{flag} {loss}: choose mean or sum")
+    check_schedule(schedule)

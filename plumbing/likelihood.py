@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from data.benchmarks import BENCHMARKS, Item, load_benchmark, load_general
-from plumbing.batches import split_by_tokens
+from plumbing.batches import response_hidden, split_by_tokens
 from plumbing.intervals import interval
 from plumbing.ranks import autocast, merge_dicts, print0, rank, world
 
@@ -169,7 +169,7 @@ def score_continuations(
         continuations = [requests[i][1] for i in members]
         targets = torch.tensor([token for c in continuations for token in c])
         with autocast():
-            hidden = model.response_hidden(prompts, continuations)  # (R, d_model)
+            hidden = response_hidden(model, prompts, continuations)  # (R, d_model)
         logp, greedy = score_tokens(model, hidden, targets.to(hidden.device), padding)
         lengths = [len(c) for c in continuations]
         for i, of_one, hits in zip(members, logp.split(lengths), greedy.split(lengths)):

@@ -85,6 +85,21 @@ SUMS += ("mismatch", "scored")
 HIGHEST = ("ratio", "mismatch")
 
 
+class TokenSums:
+    """Sums over the tokens of a mini-batch on this rank, and the largest value of a token."""
+
+    def __init__(self):
+        self.sums = dict.fromkeys(SUMS, 0.0)
+        self.highest = dict.fromkeys(HIGHEST, 0.0)
+
+    def add(self, values: dict) -> None:
+        """values: name -> (R,) of one pack."""
+        for name, of_tokens in values.items():
+            self.sums[name] += float(of_tokens.detach().sum())
+        for name in HIGHEST:
+            self.highest[name] = max(self.highest[name], float(values[name].max()))
+
+
 def update_metrics(sums: list[dict], highest: list[dict], norms: list[float]) -> dict:
     """Means over the step and all ranks, from each mini-batch on this rank.
 

@@ -12,9 +12,12 @@ All have one AdamW for both, and in the authors' runs both rates were 4e-5. With
 
 import itertools
 
+from plumbing.examples import check_sft
 from plumbing.flags import check
 from plumbing.metrics import update_metrics
-from plumbing.optimizer import check_schedule, clipped_step, set_lr
+from plumbing.optimizer import clipped_step, set_lr
+from plumbing.ranks import print0
+from plumbing.watchdog import phase
 
 
 def order_of_steps(config):
@@ -41,6 +44,20 @@ def sft_batches(config) -> list[range]:
             return batches
 
 
+def print_plan(run, n_solutions: int) -> None:
+    """How much a run samples and learns in both halves."""
+    config = run.config
+    updates = config.steps * config.mini_batches
+    sft_steps = count_sft_steps(config)
+    print0(
+        f"{config.steps} steps of {config.prompts} prompts x {config.n} = "
+        f"{config.prompts * config.n} rollouts; {updates} RL and {sft_steps} SFT updates, these "
+        f"of {config.sft_batch} solutions; "
+        f"{config.steps * config.prompts / len(run.problems):.1f} passes of RL, "
+        f"{sft_steps * config.sft_batch / n_solutions:.1f} of SFT"
+    )
+
+
 def count_sft_steps(config) -> int:
     """SFT updates of a whole run."""
     if config.mode in ("interleave", "curriculum"):
@@ -61,15 +78,18 @@ class OtherMode:
         self.batches = None
         if config.mode != "sum":
             self.batches = sft_batches(config)
+        self.sft_before = []  # what the SFT steps before the current RL step returned
 
-    def sft_steps_before(self, step: int) -> list[dict]:
-        """Make the SFT steps that come before RL step `step`."""
-        done = []
-        for i in self.batches[step] if self.batches else ():
+    def make_sft_steps(self, step: int) -> None:
+        """The SFT steps that come before RL step `step`."""
+        self.sft_before = []
+        if self.batches is None:
+            return
+        phase(f"step {step + 1}, SFT")
+        for i in self.batches[step]:
             sft = self.sft_half(i)
             norm = clipped_step(self.model, self.optimizer, self.config.grad_clip)
-            done.append({"sft": sft, "sft_grad_norm": norm})
-        return done
+            self.sft_before.append({"sft": sft, "sft_grad_norm": norm})
 
     def update(self, i: int, rl_half) -> dict:
         """Update i of RL; in mode sum with the gradient of SFT batch i."""
@@ -104,8 +124,6 @@ def metrics_of_updates(updates: list[dict], sft: list[dict]) -> dict:
         metrics["sft_loss"] = sum(of_one["sft"]["loss"] for of_one in sft) / len(sft)
         metrics["sft_grad_norm"] = sum(of_one["sft_grad_norm"] for of_one in sft) / len(sft)
     metrics["sft_updates"] = len(sft)
-    if "weight" in updates[-1]:
-        metrics["weight"] = updates[-1]["weight"]
     return metrics
 
 
@@ -119,8 +137,4 @@ def check_parallel(config) -> None:
         check(possible, f"--{name} {value} must lie between 0 (SFT) and 1 (RL)")
     no_average = f"--weight_end is of --mode parallel; {mode} averages nothing"
     check(mode == "parallel" or config.weight_end is None, no_average)
-    solutions = config.solutions
-    check(solutions in ("one", "all"), f"--solutions {solutions}: choose one or all")
-    check(config.pick in ("first", "random"), f"--pick {config.pick}: choose first or random")
-    check(config.sft_loss in ("mean", "sum"), f"--sft_loss {config.sft_loss}: choose mean or sum")
-    check_schedule(config.sft_schedule)
+    check_sft(config, config.sft_loss, config.sft_schedule)

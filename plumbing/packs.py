@@ -39,6 +39,23 @@ def pack_members(groups, members: list[tuple[int, int]]) -> Packed:
     return pack(prompts, responses)
 
 
+def token_values(groups, members: list[tuple[int, int]], packed: Packed):
+    """What is known of each response token: (advantage, sampler's log-prob, old log-prob), (R,).
+
+    The old log-probs are None where the policy has not moved since the rollouts.
+    """
+    device = packed.sequence.device
+    of_rollouts = torch.stack([groups.advantages[g, i] for g, i in members]).to(device)
+    advantage = of_rollouts[packed.sequence]
+    sampled = []
+    for g, i in members:
+        sampled.extend(groups.rollouts[g][i].logprobs)
+    old_logp = None
+    if groups.old_logp:
+        old_logp = torch.cat([groups.old_logp[g][i] for g, i in members]).to(device)
+    return advantage, torch.tensor(sampled, device=device), old_logp
+
+
 def to_compute(groups, g: int, config) -> list[int]:
     """The rollouts of group g that go through the trainer.
 

@@ -24,17 +24,35 @@ class ComputeFlags:
     plain: bool = False  # the plain program alone, without fast/: slower, same results
 
 
-def prepare(model, config):
-    """Install fast/ on a model that is on its device, unless --plain, and shard it -> the model.
+@dataclass(frozen=True, kw_only=True)
+class TrainingFlags(ComputeFlags):
+    """Flags of every stage that trains from a checkpoint."""
 
-    This is the one place that knows of fast/. Without that folder everything is plain. Make the
-    optimizer after this.
+    beta2: float = 0.999  # AdamW; beta1 is 0.9
+    weight_decay: float = 0.01  # on all weights
+    grad_clip: float = 1.0  # global norm
+    save_every: int = 20  # steps between saves to resume from
+    log_every: int = 1  # steps between printed lines
+
+
+def prepare(model, config):
+    """For training: fast/ unless --plain, and sharded over the ranks -> the model.
+
+    The model is on its device already. Make the optimizer after this.
+    """
+    return shard(install_fast(model, config))
+
+
+def install_fast(model, config):
+    """Put fast/ into a model that is on its device, unless --plain -> the model.
+
+    This is the one place that knows of fast/. Without that folder everything is plain.
     """
     if has_fast(config):
         flags = ("compile", "checkpoint_activations", "fp32_head")
         chosen = {name: getattr(config, name, False) for name in flags}
         importlib.import_module("fast").install(model, **chosen)
-    return shard(model)
+    return model
 
 
 def has_fast(config) -> bool:

@@ -23,6 +23,37 @@ TASKS = {
     "4B": "math,general",
 }
 
+# -------------------------------------------------------------------------------------- pretrain.py
+
+PRETRAIN = {
+    "toy": dict(tokenizer="toy", tokens="3.6M", keep=CHECKPOINTS["toy"], batch=24, seq_len=80)
+    | dict(lr=1e-2, warmup="100K", floor=0.02, z_loss=0.0, save_every=250),
+    "small": dict(tokenizer="toy", tokens="300M", keep=CHECKPOINTS["small"], batch=512, seq_len=128)
+    | dict(lr=2e-3, warmup="5M", z_loss=0.0),
+    "1B": dict(data="dolmino-50B", compile=True),
+    "1B-60B": dict(data="dolmino-60B", tokens="60B", keep=CHECKPOINTS["1B-60B"], compile=True),
+    "4B": dict(data="dolmino-50B", keep=CHECKPOINTS["4B"], micro_tokens=8192, compile=True),
+}
+
+# -------------------------------------------------------------------------------------- sft.py
+
+SFT = {
+    "toy": dict(data="toy", steps=300, batch=32, lr=1e-3, schedule="cosine", max_prompt=160)
+    | dict(max_response=64, save_every=100, log_every=100),
+    "small": dict(data="toy", steps=400, batch=128, lr=3e-4, schedule="cosine", max_prompt=256)
+    | dict(max_response=128),
+    "1B": dict(compile=True),
+    # The authors' SFT on one solution ran at a rate of 5e-4 in these two.
+    "1B-60B": dict(data="openmath", max_prompt=2560, max_response=1024, compile=True),
+    "4B": dict(data="openmath", max_prompt=2560, max_response=1024, compile=True)
+    | dict(micro_tokens=8192),
+}
+SFT_SETTINGS = {
+    "written": dict(pick="random"),
+    "run": dict(loss="sum", shuffle=False),
+    "controlled": {},
+}
+
 # -------------------------------------------------------------------------------------- grpo.py
 
 RL = {

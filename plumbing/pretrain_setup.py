@@ -11,7 +11,7 @@ from model import PRESETS as MODELS
 from model import Transformer
 from plumbing.checkpoint import make_facts, save_checkpoint
 from plumbing.flags import check
-from plumbing.ranks import device, gather_objects, rank
+from plumbing.ranks import device, gather_objects, print0, rank
 from plumbing.sharding import full_weights
 from plumbing.units import count
 
@@ -100,3 +100,15 @@ def quiet_padding(weights: dict, model: Transformer, encoding) -> None:
         head = weights["lm_head.weight"].clone()  # with one process on a CPU it is the model's own
         head[model.config.vocab_size :] = head[pad_token(encoding)].clone()
         weights["lm_head.weight"] = head
+
+
+def print_plan(model: Transformer, config, steps: int, n_rows: int) -> None:
+    """How large the model is, and how much it will read."""
+    inner = model.num_parameters(embeddings=False)
+    tokens = steps * config.batch * config.seq_len
+    epochs = steps * config.batch / n_rows
+    print0(
+        f"{model.num_parameters():,} parameters ({inner:,} besides embedding and head); "
+        f"{steps} steps of {config.batch} x {config.seq_len} = {tokens:,} tokens, "
+        f"{epochs:.2f} passes over {n_rows:,} rows"
+    )

@@ -1,6 +1,7 @@
 """What evaluate.py checks before it starts, and what its rows hold."""
 
 import os
+from dataclasses import dataclass
 
 from data.benchmarks import BENCHMARKS
 from data.grader import extract, grade
@@ -8,7 +9,19 @@ from data.problems import NAMES
 from plumbing.files import append_row, read_rows
 from plumbing.flags import check
 from plumbing.likelihood import is_likelihood
+from plumbing.prepare import ComputeFlags
 from plumbing.ranks import barrier, print0, rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(ComputeFlags):
+    benchmarks: str = ""  # folder of <benchmark>.jsonl files with the hub's rows; default the hub
+    show: int = 0  # print so many samples with their verdicts
+    again: bool = False  # evaluate even if the row is there
+    # cost only
+    slots: int = 512  # samples decoded at a time, per rank
+    kv_memory: float = 0.8  # share of a GPU's free memory for keys and values while sampling
+    progress: bool = True  # a progress bar
 
 
 def tasks_of(config) -> list[str]:

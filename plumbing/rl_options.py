@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from data.problems import Problem, prompt_text, train_and_val, with_kind
+from data.held_out import train_and_val
+from data.problems import Problem, prompt_text, with_kind
 from data.sources import counted
 from plumbing.flags import check
 from plumbing.metrics import StepLog, rollout_metrics
 from plumbing.packs import cost_of, stretch_of
-from plumbing.prepare import ComputeFlags
+from plumbing.prepare import TrainingFlags
 from plumbing.ranks import (
     all_sum,
     all_sums,
@@ -34,7 +35,7 @@ TENSORS = ("rewards", "right", "advantages")  # when they have been scored
 
 
 @dataclass(frozen=True, kw_only=True)
-class RLOptions(ComputeFlags):
+class RLOptions(TrainingFlags):
     kind: str = ""  # how answers are graded: gsm8k, math or ordered; default as the problems say
     reward: str = ""  # your own, FILE.py:FUNCTION of (response, problem); default the grader
     dynamic_sampling: int = 0  # most extra batches drawn until `prompts` groups have mixed rewards

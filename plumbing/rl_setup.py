@@ -8,6 +8,7 @@ from plumbing import checkpoint, rl_options
 from plumbing.flags import check
 from plumbing.own_reward import load_reward
 from plumbing.prepare import make_sampler, prepare
+from plumbing.ranks import print0
 
 
 @dataclass
@@ -24,10 +25,6 @@ class Run:
     held_out: list[Problem]
     own_reward: Any  # the function of --reward, or None: the grader is the reward
     sampler: Any
-
-    def moving_reference(self):
-        """What has to be saved of the reference: nothing, unless it follows the policy."""
-        return self.reference if self.config.ref_every else None
 
 
 def set_up(config, recipe: str) -> Run | None:
@@ -93,6 +90,15 @@ def check_config(config) -> None:
         "give --recompute_old",
     )
     check(
-        config.tis >= 0,
-        f"--tis {config.tis}: the largest weight of a token, usually 2; 0 is off",
+        config.tis >= 0, f"--tis {config.tis}: the largest weight of a token, usually 2; 0 is off"
+    )
+
+
+def print_plan(run: Run) -> None:
+    """How much a run samples and learns."""
+    config = run.config
+    print0(
+        f"{config.steps} steps of {config.prompts} prompts x {config.n} = "
+        f"{config.prompts * config.n} rollouts, {config.mini_batches} updates each; "
+        f"{config.steps * config.prompts / len(run.problems):.1f} passes"
     )

@@ -17,6 +17,8 @@ import convert
 import model as M
 from data import UserError
 from data.tokenizer import get_tokenizer
+from plumbing.checkpoint import load_checkpoint, save_checkpoint, tokenizer_of
+from plumbing.hub import revision_facts
 
 VOCAB = 600  # of the toy tokenizer
 
@@ -25,7 +27,7 @@ VOCAB = 600  # of the toy tokenizer
 def checkpoint(tmp_path):
     path = str(tmp_path / "ours" / "4B.pt")
     facts = {"tokenizer": "toy", "preset": "toy", "tokens": 4, "id": "x", "recipe": "base"}
-    M.save_checkpoint(path, tiny(VOCAB, n_kv_heads=2, rope_theta=1234.5, norm_eps=1e-6), facts)
+    save_checkpoint(path, tiny(VOCAB, n_kv_heads=2, rope_theta=1234.5, norm_eps=1e-6), facts)
     return path
 
 
@@ -39,12 +41,14 @@ def source(tmp_path, checkpoint):
 
 def from_hf(source, out, *flags):
     convert.main(["from-hf", str(source), "--out", str(out), *flags])
-    return M.load_checkpoint(str(out))
+    return load_checkpoint(str(out))
 
 
 def same_weights(a, b):
     a, b = a.state_dict(), b.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+    return a.keys() == b.keys() and all(
+        torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a
+    )
 
 
 def edit(folder, **changes):
@@ -62,7 +66,9 @@ def shard(folder, parts=3):
         file = f"model-{i + 1:05d}-of-{parts:05d}.safetensors"
         save_file({name: tensors[name] for name in names[i::parts]}, folder / file)
         weight_map |= dict.fromkeys(names[i::parts], file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
     (folder / "model.safetensors").unlink()
 
 
@@ -73,17 +79,30 @@ def rewrite(folder, change):
 
 
 def test_out_and_in_again_is_bit_equal(checkpoint, source, tmp_path):
-    start = M.load_checkpoint(checkpoint)[0]
+    start = load_checkpoint(checkpoint)[0]
     loaded, facts = from_hf(source, tmp_path / "in" / "4B.pt", "--tokens", "21B", "--seed", "7")
     assert same_weights(start, loaded)
-    shape = lambda c: replace(c, embed_std=0, linear_std=0, head_std=0, post_norm_gain=0, qk_norm_gain=0)  # initialisation is not part of a decoder
+    shape = lambda c: replace(
+        c, embed_std=0, linear_std=0, head_std=0, post_norm_gain=0, qk_norm_gain=0
+    )  # initialisation is not part of a decoder
     assert shape(loaded.config) == shape(start.config) and loaded.config.vocab_size == VOCAB
-    assert (facts["tokens"], facts["seed"], facts["recipe"], facts["preset"], facts["corpus"]) == (21_000_000_000, 7, "base", "toy", str(source))
+    assert (facts["tokens"], facts["seed"], facts["recipe"], facts["preset"], facts["corpus"]) == (
+        21_000_000_000,
+        7,
+        "base",
+        "toy",
+        str(source),
+    )
     tokens = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
     assert torch.equal(start(tokens), loaded(tokens))
     assert sorted(p.name for p in (tmp_path / "in").iterdir()) == ["4B.pt", "tokenizer.json"]
     convert.main(["to-hf", str(tmp_path / "in" / "4B.pt"), str(tmp_path / "again")])
-    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):  # config.json: another initializer_range
+    for name in (
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ):  # config.json: another initializer_range
         assert (tmp_path / "again" / name).read_bytes() == (source / name).read_bytes(), name
 
 
@@ -96,10 +115,10 @@ def test_the_tokenizer_travels_with_the_checkpoint(source, tmp_path):
     assert kept.eot_token == toy.eot_token and kept.n_vocab == toy.n_vocab
     moved = tmp_path / "moved"
     (tmp_path / "in").rename(moved)
-    assert convert.common.tokenizer_of(facts, str(moved / "4B.pt")) == str(moved / "tokenizer.json")
+    assert tokenizer_of(facts, str(moved / "4B.pt")) == str(moved / "tokenizer.json")
     (moved / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="put it beside the checkpoint"):
-        convert.common.tokenizer_of(facts, str(moved / "4B.pt"))
+        tokenizer_of(facts, str(moved / "4B.pt"))
 
 
 def test_a_shard_more_or_less_is_the_same_model(source, tmp_path):
@@ -116,8 +135,14 @@ def test_both_spellings_of_the_rope_are_read(source, tmp_path):
         "both": {},
         "hub": {"rope_parameters": ...},
         "hub_null": {"rope_parameters": ..., "rope_scaling": None},
-        "five": {"rope_theta": ..., "rope_parameters": {"rope_type": "default", "rope_theta": theta}},
-        "five_wins": {"rope_theta": 1.0, "rope_parameters": {"rope_type": "default", "rope_theta": theta}},
+        "five": {
+            "rope_theta": ...,
+            "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        },
+        "five_wins": {
+            "rope_theta": 1.0,
+            "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        },
     }.items():
         folder = shutil.copytree(source, tmp_path / name)
         edit(folder, **changes)
@@ -130,23 +155,37 @@ def test_half_precision_becomes_fp32(checkpoint, source, tmp_path):
             tensors[name] = tensors[name].to(torch.float16 if "norm" in name else torch.bfloat16)
 
     rewrite(source, halve)
-    start, loaded = M.load_checkpoint(checkpoint)[0], from_hf(source, tmp_path / "half.pt")[0]
+    start, loaded = load_checkpoint(checkpoint)[0], from_hf(source, tmp_path / "half.pt")[0]
     for name, p in loaded.state_dict().items():
-        assert p.dtype == torch.float32 and torch.equal(p, start.state_dict()[name].to(torch.float16 if "norm" in name else torch.bfloat16).float())
+        assert p.dtype == torch.float32 and torch.equal(
+            p,
+            start.state_dict()[name]
+            .to(torch.float16 if "norm" in name else torch.bfloat16)
+            .float(),
+        )
 
 
 def test_what_was_done_is_not_done_again(source, tmp_path, capsys):
     from_hf(source, tmp_path / "4B.pt")
     before = (tmp_path / "4B.pt").stat().st_mtime_ns
     from_hf(source, tmp_path / "4B.pt")
-    assert "is finished; nothing to do" in capsys.readouterr().out and (tmp_path / "4B.pt").stat().st_mtime_ns == before
+    assert (
+        "is finished; nothing to do" in capsys.readouterr().out
+        and (tmp_path / "4B.pt").stat().st_mtime_ns == before
+    )
     with pytest.raises(UserError, match="tokens was 0 and is now 5"):
         from_hf(source, tmp_path / "4B.pt", "--tokens", "5")
 
 
 def test_the_preset_is_the_nearest_in_size():
-    shapes = {"toy": tiny().config, "1B": M.PRESETS["1B"], "4B": M.ModelConfig(d_model=4096, n_layers=32, n_heads=32, n_kv_heads=32, d_ff=11008)}
-    shapes["small"] = replace(M.PRESETS["small"], vocab_size=100_278, padded_vocab_size=100_352, d_model=640)
+    shapes = {
+        "toy": tiny().config,
+        "1B": M.PRESETS["1B"],
+        "4B": M.ModelConfig(d_model=4096, n_layers=32, n_heads=32, n_kv_heads=32, d_ff=11008),
+    }
+    shapes["small"] = replace(
+        M.PRESETS["small"], vocab_size=100_278, padded_vocab_size=100_352, d_model=640
+    )
     for name, shape in shapes.items():
         assert convert.nearest_preset(shape) == name
 
@@ -180,7 +219,9 @@ def write(name, content):
 
 
 def tensor(name, change):
-    return lambda folder: rewrite(folder, lambda tensors: tensors.update({name: change(tensors[name])}))
+    return lambda folder: rewrite(
+        folder, lambda tensors: tensors.update({name: change(tensors[name])})
+    )
 
 
 def only_bin(folder):
@@ -246,10 +287,14 @@ def test_another_tokenizer_in_the_folder_is_not_overwritten(source, tmp_path):
     other = json.loads((source / "tokenizer.json").read_text())
     other["added_tokens"][0]["lstrip"] = True
     (source / "tokenizer.json").write_text(json.dumps(other))
-    with pytest.raises(UserError, match="is another tokenizer than .*; give an --out in another folder"):
+    with pytest.raises(
+        UserError, match="is another tokenizer than .*; give an --out in another folder"
+    ):
         from_hf(source, tmp_path / "out" / "2B.pt")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["1B.pt", "tokenizer.json"]
-    assert from_hf(source, tmp_path / "out" / "2B.pt", "--tokenizer", "toy")[1]["tokenizer"] == "toy"
+    assert (
+        from_hf(source, tmp_path / "out" / "2B.pt", "--tokenizer", "toy")[1]["tokenizer"] == "toy"
+    )
 
 
 def test_to_hf_leaves_what_is_there(checkpoint, tmp_path):
@@ -264,27 +309,54 @@ def test_to_hf_leaves_what_is_there(checkpoint, tmp_path):
 
 
 def command(*args, **env):
-    return subprocess.run([sys.executable, "convert.py", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, **env})
+    return subprocess.run(
+        [sys.executable, "convert.py", *map(str, args)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **env},
+    )
 
 
 def one_line(done, *parts):
     said = done.stderr.strip()
-    assert done.returncode != 0 and "\n" not in said and said.startswith("convert.py") and all(part in said for part in parts), done.stdout + done.stderr
+    assert (
+        done.returncode != 0
+        and "\n" not in said
+        and said.startswith("convert.py")
+        and all(part in said for part in parts)
+    ), done.stdout + done.stderr
 
 
 def test_the_command_ends_in_one_line(source, tmp_path):
-    offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}  # nobody listens on port 9
+    offline = {
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HOME": str(tmp_path / "cache"),
+    }  # nobody listens on port 9
     out = tmp_path / "out" / "4B.pt"
     truncate(source)
     one_line(command("from-hf", source, "--out", out), "truncated or damaged")
-    one_line(command("from-hf", "allenai/OLMo-2-0425-1B", "--out", out, **offline), "the hub does not answer", "check the network or give a directory")
+    one_line(
+        command("from-hf", "allenai/OLMo-2-0425-1B", "--out", out, **offline),
+        "the hub does not answer",
+        "check the network or give a directory",
+    )
     one_line(command("list", "allenai/OLMo-2-0425-1B", **offline), "the hub does not answer")
-    one_line(command("from-hf", tmp_path / "nowhere", "--out", out), "nowhere is missing: neither a directory nor owner/name")
+    one_line(
+        command("from-hf", tmp_path / "nowhere", "--out", out),
+        "nowhere is missing: neither a directory nor owner/name",
+    )
     one_line(command("from-hf", source), "--out")
     one_line(command("from-hf", source, "--out", tmp_path / "out"), "ends in .pt")
     one_line(command("from-hf", source, "--out", out, "--preset", "2B"), "unknown preset 2B")
-    one_line(command("from-hf", source, "--out", out, "--revision", "main"), "--revision is for repositories on the hub")
-    one_line(command("from-hf", source, "--out", out, "--tokens", "many"), "'many' is not a token count")
+    one_line(
+        command("from-hf", source, "--out", out, "--revision", "main"),
+        "--revision is for repositories on the hub",
+    )
+    one_line(
+        command("from-hf", source, "--out", out, "--tokens", "many"), "'many' is not a token count"
+    )
     one_line(command("to-hf", tmp_path / "none.pt", tmp_path / "x"), "none.pt is missing")
     one_line(command("to_hf"), "invalid choice")
     assert not out.parent.exists()
@@ -296,20 +368,62 @@ def test_the_command_ends_in_one_line(source, tmp_path):
 @pytest.fixture
 def hub(source, tmp_path):
     """What the real hub answers to the four requests that listing and downloading make, for one repository."""
-    revisions = ["main", "stage2-ingredient3-step23852-tokens51B", "stage1-step10000-tokens21B", "stage1-step300-tokens1B", "stage1-step1907359-tokens4001B"]
+    revisions = [
+        "main",
+        "stage2-ingredient3-step23852-tokens51B",
+        "stage1-step10000-tokens21B",
+        "stage1-step300-tokens1B",
+        "stage1-step1907359-tokens4001B",
+    ]
     sha, repo = "0" * 39 + "1", "some/olmo2"
 
     def answer(method, path):
         files = [p.name for p in sorted(source.iterdir())]
         if path == f"/api/models/{repo}/refs":
-            return 200, {"branches": [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": sha} for n in revisions], "tags": [], "converts": []}, {}
-        if path in [f"/api/models/{repo}/revision/{n}" for n in [*revisions, sha]] or path == f"/api/models/{repo}":
-            return 200, {"_id": "1", "id": repo, "modelId": repo, "sha": sha, "private": False, "siblings": [{"rfilename": f} for f in files]}, {}
+            return (
+                200,
+                {
+                    "branches": [
+                        {"name": n, "ref": f"refs/heads/{n}", "targetCommit": sha}
+                        for n in revisions
+                    ],
+                    "tags": [],
+                    "converts": [],
+                },
+                {},
+            )
+        if (
+            path in [f"/api/models/{repo}/revision/{n}" for n in [*revisions, sha]]
+            or path == f"/api/models/{repo}"
+        ):
+            return (
+                200,
+                {
+                    "_id": "1",
+                    "id": repo,
+                    "modelId": repo,
+                    "sha": sha,
+                    "private": False,
+                    "siblings": [{"rfilename": f} for f in files],
+                },
+                {},
+            )
         if path in [f"/api/models/{repo}/tree/{n}" for n in [*revisions, sha]]:
-            return 200, [{"type": "file", "path": f, "oid": "2", "size": (source / f).stat().st_size} for f in files], {}
+            return (
+                200,
+                [
+                    {"type": "file", "path": f, "oid": "2", "size": (source / f).stat().st_size}
+                    for f in files
+                ],
+                {},
+            )
         if path in [f"/{repo}/resolve/{sha}/{f}" for f in files]:
             name = path.rsplit("/", 1)[1]
-            return 200, (source / name).read_bytes(), {"ETag": f'"{name}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
+            return (
+                200,
+                (source / name).read_bytes(),
+                {"ETag": f'"{name}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"},
+            )
         what = "Revision" if path.startswith(f"/api/models/{repo}/") else "Repo"
         return 404, {"error": f"{what} not found"}, {"X-Error-Code": f"{what}NotFound"}
 
@@ -329,21 +443,41 @@ def test_listing_and_bringing_in_from_a_hub(hub, checkpoint, tmp_path):
         ["main", "-", "-"],
     ]
     out = tmp_path / "out" / "21B.pt"
-    done = command("from-hf", "some/olmo2", "--revision", "stage1-step10000-tokens21B", "--out", out, **hub)
+    done = command(
+        "from-hf", "some/olmo2", "--revision", "stage1-step10000-tokens21B", "--out", out, **hub
+    )
     assert done.returncode == 0, done.stderr
-    loaded, facts = M.load_checkpoint(str(out))
-    assert same_weights(loaded, M.load_checkpoint(checkpoint)[0])
-    assert (facts["tokens"], facts["step"], facts["corpus"], facts["commit"]) == (21_000_000_000, 10_000, "some/olmo2", "0" * 39 + "1")
-    one_line(command("from-hf", "some/olmo2", "--revision", "step7", "--out", out.with_name("7.pt"), **hub), "no revision step7", "convert.py list some/olmo2")
-    one_line(command("from-hf", "some/other", "--out", out.with_name("8.pt"), **hub), "neither a directory here nor a public repository")
+    loaded, facts = load_checkpoint(str(out))
+    assert same_weights(loaded, load_checkpoint(checkpoint)[0])
+    assert (facts["tokens"], facts["step"], facts["corpus"], facts["commit"]) == (
+        21_000_000_000,
+        10_000,
+        "some/olmo2",
+        "0" * 39 + "1",
+    )
+    one_line(
+        command(
+            "from-hf", "some/olmo2", "--revision", "step7", "--out", out.with_name("7.pt"), **hub
+        ),
+        "no revision step7",
+        "convert.py list some/olmo2",
+    )
+    one_line(
+        command("from-hf", "some/other", "--out", out.with_name("8.pt"), **hub),
+        "neither a directory here nor a public repository",
+    )
     assert sorted(p.name for p in out.parent.iterdir()) == ["21B.pt", "tokenizer.json"]
 
 
 def test_revision_names_are_read_tolerantly():
-    assert convert.revision_facts("stage1-step10000-tokens21B") == {"stage": 1, "step": 10_000, "tokens": 21 * 10**9}
-    assert convert.revision_facts("step1000-tokens5B") == {"step": 1000, "tokens": 5 * 10**9}
-    assert convert.revision_facts("stage2-ingredient1-step9000-tokens19B")["ingredient"] == 1
-    assert convert.revision_facts("main") == {} and convert.revision_facts("step-1.5T") == {}
+    assert revision_facts("stage1-step10000-tokens21B") == {
+        "stage": 1,
+        "step": 10_000,
+        "tokens": 21 * 10**9,
+    }
+    assert revision_facts("step1000-tokens5B") == {"step": 1000, "tokens": 5 * 10**9}
+    assert revision_facts("stage2-ingredient1-step9000-tokens19B")["ingredient"] == 1
+    assert revision_facts("main") == {} and revision_facts("step-1.5T") == {}
 
 
 # --- memory -------------------------------------------------------------------------------------------------------
@@ -359,23 +493,43 @@ print("peak", (peak() - before) * 1024)
 """
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak of memory is read from /proc")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/status"), reason="the peak of memory is read from /proc"
+)
 def test_memory_is_below_one_and_a_third_of_the_weights(tmp_path):
     """Both ways and from bf16, where most weights lie in two large tensors."""
-    big = M.Transformer(replace(tiny(VOCAB).config, padded_vocab_size=80_000, d_model=384, n_heads=4, n_kv_heads=4, d_ff=1024))
+    big = M.Transformer(
+        replace(
+            tiny(VOCAB).config,
+            padded_vocab_size=80_000,
+            d_model=384,
+            n_heads=4,
+            n_kv_heads=4,
+            d_ff=1024,
+        )
+    )
     big.init_weights(0)
     size = 4 * big.num_parameters()
     assert size > 250e6
-    M.save_checkpoint(str(tmp_path / "a.pt"), big, {"tokenizer": "toy"})
+    save_checkpoint(str(tmp_path / "a.pt"), big, {"tokenizer": "toy"})
     del big
 
     def peak(*args):
-        done = subprocess.run([sys.executable, "-c", PEAK, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, *map(str, args)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stderr
         return int(done.stdout.split()[-1])
 
     assert peak("to-hf", tmp_path / "a.pt", tmp_path / "hf") < 1.3 * size
     assert peak("from-hf", tmp_path / "hf", "--out", tmp_path / "b" / "b.pt") < 1.3 * size
     shutil.copytree(tmp_path / "hf", tmp_path / "bf16")
-    rewrite(tmp_path / "bf16", lambda tensors: tensors.update({k: v.bfloat16() for k, v in tensors.items()}))
+    rewrite(
+        tmp_path / "bf16",
+        lambda tensors: tensors.update({k: v.bfloat16() for k, v in tensors.items()}),
+    )
     assert peak("from-hf", tmp_path / "bf16", "--out", tmp_path / "c" / "c.pt") < 1.3 * size

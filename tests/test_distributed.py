@@ -192,7 +192,7 @@ def stages(folder, ckpt, data, steps):
             [
                 "--ckpt",
                 f"{folder}/grpo.pt",
-                "--data",
+                "--task",
                 data,
                 "--out",
                 f"{folder}/rows.jsonl",

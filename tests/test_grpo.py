@@ -5,14 +5,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import quick, tiny
 
-import common
 import grpo
 from data.problems import Problem
+from plumbing.batches import pack, response_hidden, response_logprobs
+from plumbing.optimizer import clip_gradients
+from plumbing.packs import old_logprobs, packs_of_groups
+from plumbing.sharding import shard
 from sampler import Rollout
 
-CONFIG = grpo.Config(ckpt="", **{k: v for k, v in grpo.PRESETS["toy"].items()})
+CONFIG = grpo.Config(ckpt="", **grpo.PRESETS["toy"])
+
+
+def plain(model):
+    return model
+
+
+# Values and gradients are tested on the plain program and on fast/.
+BOTH = pytest.mark.parametrize("prepare", [plain, quick], ids=["plain", "fast"])
 
 
 def numpy_advantages(rewards, normalize):
@@ -30,7 +41,13 @@ def test_group_advantages(normalize):
     rewards = np.random.default_rng(0).choice([0.0, 0.1, 1.0], size=(40, 8))
     ours = grpo.group_advantages(torch.tensor(rewards, dtype=torch.float32), normalize)
     assert np.abs(ours.numpy() - numpy_advantages(rewards, normalize)).max() < 1e-5
-    assert np.abs(grpo.group_advantages(torch.tensor(rewards), normalize).numpy() - numpy_advantages(rewards, normalize)).max() < 1e-9
+    assert (
+        np.abs(
+            grpo.group_advantages(torch.tensor(rewards), normalize).numpy()
+            - numpy_advantages(rewards, normalize)
+        ).max()
+        < 1e-9
+    )
 
 
 def test_equal_rewards_give_exactly_zero():
@@ -40,7 +57,9 @@ def test_equal_rewards_give_exactly_zero():
 
 def test_one_right_of_32():
     advantages = grpo.group_advantages(torch.tensor([[1.0] + [0.0] * 31]))
-    assert advantages[0, 0] == pytest.approx((1 - 1 / 32) / np.sqrt(1 / 32), rel=1e-4)  # 5.48, with the unbiased deviation
+    assert advantages[0, 0] == pytest.approx(
+        (1 - 1 / 32) / np.sqrt(1 / 32), rel=1e-4
+    )  # 5.48, with the unbiased deviation
 
 
 def numpy_loss(logp, old, advantage, ref, low, high, dual, kl):
@@ -56,94 +75,153 @@ def numpy_loss(logp, old, advantage, ref, low, high, dual, kl):
     return np.array(losses)
 
 
-@pytest.mark.parametrize("low, high, dual, kl", [(0.2, 0.2, 3.0, 1e-3), (0.2, 0.28, 0.0, 0.0), (0.1, 0.3, 1.5, 0.5)])
+@pytest.mark.parametrize(
+    "low, high, dual, kl", [(0.2, 0.2, 3.0, 1e-3), (0.2, 0.28, 0.0, 0.0), (0.1, 0.3, 1.5, 0.5)]
+)
 def test_policy_loss_and_its_gradient(low, high, dual, kl):
     rng = np.random.default_rng(1)
-    logp, old, ref = (-rng.exponential(1.0, 500) for _ in range(3))  # ratios far outside the clip range on both sides
+    logp, old, ref = (
+        -rng.exponential(1.0, 500) for _ in range(3)
+    )  # ratios far outside the clip range on both sides
     advantage = rng.normal(size=500)
     x = torch.tensor(logp, requires_grad=True)
-    loss, metrics = grpo.policy_loss(x, torch.tensor(old), torch.tensor(advantage), torch.tensor(ref), low, high, dual, kl)
-    assert np.abs(loss.detach().numpy() - numpy_loss(logp, old, advantage, ref, low, high, dual, kl)).max() < 1e-9
+    loss, metrics = grpo.policy_loss(
+        x, torch.tensor(old), torch.tensor(advantage), torch.tensor(ref), low, high, dual, kl
+    )
+    assert (
+        np.abs(
+            loss.detach().numpy() - numpy_loss(logp, old, advantage, ref, low, high, dual, kl)
+        ).max()
+        < 1e-9
+    )
     loss.sum().backward()
     h = 1e-6
-    numeric = (numpy_loss(logp + h, old, advantage, ref, low, high, dual, kl) - numpy_loss(logp - h, old, advantage, ref, low, high, dual, kl)) / (2 * h)
+    numeric = (
+        numpy_loss(logp + h, old, advantage, ref, low, high, dual, kl)
+        - numpy_loss(logp - h, old, advantage, ref, low, high, dual, kl)
+    ) / (2 * h)
     assert np.abs(x.grad.numpy() - numeric).max() < 1e-4
     assert 0.1 < metrics["clip_fraction"].mean() < 0.9
-    assert np.allclose(metrics["kl"], np.minimum(np.exp(ref - logp) - (ref - logp) - 1, 10)) and (metrics["kl"] >= 0).all()
+    assert (
+        np.allclose(metrics["kl"], np.minimum(np.exp(ref - logp) - (ref - logp) - 1, 10))
+        and (metrics["kl"] >= 0).all()
+    )
 
 
 def test_on_policy_gradient_is_minus_the_advantage():
     logp = torch.tensor([-1.0, -2.0], requires_grad=True)
     loss, metrics = grpo.policy_loss(logp, logp.detach(), torch.tensor([0.5, -0.5]))
     loss.sum().backward()
-    assert logp.grad.tolist() == [-0.5, 0.5] and metrics["ratio"].tolist() == [1, 1] and loss.sum() == 0  # "my loss is 0"
+    assert (
+        logp.grad.tolist() == [-0.5, 0.5]
+        and metrics["ratio"].tolist() == [1, 1]
+        and loss.sum() == 0
+    )  # "my loss is 0"
 
 
-def test_pack_puts_the_loss_on_response_tokens_only():
-    packed = common.pack([[10, 11, 12], [20]], [[13, 14], [21, 22, 23]])
-    assert packed.tokens.tolist() == [10, 11, 12, 13, 14, 20, 21, 22, 23]
-    assert packed.lengths == [5, 4]
-    assert packed.predict.tolist() == [2, 3, 5, 6, 7]  # the last prompt token predicts the first response token
+@BOTH
+def test_pack_puts_the_loss_on_response_tokens_only(prepare):
+    packed = pack([[10, 11, 12], [20]], [[13, 14], [21, 22, 23]])
     assert packed.targets.tolist() == [13, 14, 21, 22, 23]
     assert packed.sequence.tolist() == [0, 0, 1, 1, 1]
+    model = prepare(tiny())
+    hidden = response_hidden(model, packed.prompts, packed.responses)
+    tokens = torch.tensor([10, 11, 12, 13, 14, 20, 21, 22, 23])
+    predict = [2, 3, 5, 6, 7]  # the last prompt token predicts the first response token
+    assert torch.equal(hidden, model.hidden(tokens, [5, 4])[predict])
 
 
-def test_shared_prompts_are_packed_once_and_predict_the_same():
-    prompts, responses, prompt_of = [[1, 2, 3], [4], [5, 6]], [[7, 8], [9], [10, 11, 12], [13], [14, 15]], [0, 0, 1, 2, 2]
-    shared = common.pack(prompts, responses, prompt_of)
-    assert shared.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
-    assert shared.predict.tolist() == [2, 6, 2, 3, 9, 10, 5, 5, 13]
-    assert shared.targets.tolist() == [7, 8, 9, 10, 11, 12, 13, 14, 15]
-    pairs = common.pack([prompts[p] for p in prompt_of], responses)
+PROMPTS = [[1, 2, 3], [4], [5, 6]]
+RESPONSES = [[7, 8], [9], [10, 11, 12], [13], [14, 15]]
+PROMPT_OF = [0, 0, 1, 2, 2]
+
+
+def test_shared_prompts_are_packed_once_in_fast():
+    """The tokens that are computed, and which of them predict: prompts first, each once, then the responses."""
+    model, seen = quick(tiny()), []
+
+    def trunk(tokens, positions, attend):
+        seen.append((tokens.tolist(), positions.tolist()))
+        return torch.arange(len(tokens))[:, None]
+
+    model.trunk = trunk
+    packed = pack([PROMPTS[p] for p in PROMPT_OF], RESPONSES)
+    predict = response_hidden(model, packed.prompts, packed.responses)[:, 0]
+    ((tokens, positions),) = seen
+    assert tokens == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+    assert positions == [0, 1, 2, 0, 0, 1, 3, 4, 3, 1, 2, 3, 2, 2, 3]
+    assert predict.tolist() == [2, 6, 2, 3, 9, 10, 5, 5, 13]
+    assert packed.targets.tolist() == [7, 8, 9, 10, 11, 12, 13, 14, 15]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_shared_prompts_predict_the_same_in_fast(kv_heads):
+    """fast/ with shared prompts, fast/ with a copy of each, and the plain program, which shares none."""
+    shared = pack([PROMPTS[p] for p in PROMPT_OF], RESPONSES)
+    pairs = pack([list(PROMPTS[p]) for p in PROMPT_OF], RESPONSES)
     results = []
-    for packed in (shared, pairs):
-        for kv_heads in (4, 2):
-            model = tiny(n_kv_heads=kv_heads)
-            logp = common.response_logprobs(model, packed)[0]
-            (logp * torch.arange(9)).sum().backward()
-            results.append((logp, torch.cat([p.grad.flatten() for p in model.parameters()])))
-    for (logp, grad), (logp2, grad2) in zip(results[:2], results[2:]):
-        assert torch.allclose(logp, logp2, atol=1e-5) and (grad - grad2).abs().max() < 1e-4 * grad.abs().max()
+    for prepare, packed in ((quick, shared), (quick, pairs), (plain, shared), (plain, pairs)):
+        model = prepare(tiny(n_kv_heads=kv_heads))
+        logp = response_logprobs(model, packed)[0]
+        (logp * torch.arange(9)).sum().backward()
+        results.append((logp, torch.cat([p.grad.flatten() for p in model.parameters()])))
+    logp, grad = results[0]
+    for logp2, grad2 in results[1:]:
+        assert torch.allclose(logp, logp2, atol=1e-5)
+        assert (grad - grad2).abs().max() < 1e-4 * grad.abs().max()
 
 
 def made_groups(model, seed=0, P=4, n=4):
     """Ragged groups with rewards of all kinds: all wrong, all right, mixed."""
     rng = np.random.default_rng(seed)
-    problems = [Problem(f"{i:012x}", "", "1", (), "toy") for i in range(P)]
+    problems = [Problem(f"{i:012x}", "", "1", (), "toy", "ordered") for i in range(P)]
     prompts = [rng.integers(50, size=rng.integers(1, 9)).tolist() for _ in range(P)]
-    rollouts = [[Rollout(t := rng.integers(50, size=rng.integers(1, 12)).tolist(), (-rng.exponential(3.0, len(t))).tolist(), True) for _ in range(n)] for _ in range(P)]
+
+    def rollout():
+        tokens = rng.integers(50, size=rng.integers(1, 12)).tolist()
+        return Rollout(tokens, (-rng.exponential(3.0, len(tokens))).tolist(), True)
+
+    rollouts = [[rollout() for _ in range(n)] for _ in range(P)]
     groups = grpo.Groups(problems, prompts, rollouts, list(range(P)))
     groups.rewards = torch.tensor([[0.0] * n, [1.0] * n, [1.0, 0, 0, 0], [1.0, 1, 0.1, 0]])
     groups.advantages = grpo.group_advantages(groups.rewards)
     return groups
 
 
-def gradient(groups, **changes):
+def gradient(groups, prepare, **changes):
     config = replace(CONFIG, prompts=4, n=4, **changes)
-    model, reference = tiny(), tiny()
+    model, reference = prepare(tiny()), prepare(tiny())
     reference.init_weights(7)
-    grpo.old_logprobs(model, groups, config)
-    sums = grpo.policy_backward(model, reference, groups, [0, 1, 2, 3], config)
+    old_logprobs(model, groups, config)
+    sums, _ = grpo.policy_backward(model, reference, groups, [0, 1, 2, 3], config)
     return torch.cat([p.grad.flatten() for p in model.parameters()]), sums
 
 
+@BOTH
 @pytest.mark.parametrize("kl", [0.0, 0.1])
-def test_micro_batches_do_not_change_the_gradient(kl):
+def test_micro_batches_do_not_change_the_gradient(kl, prepare):
     groups = made_groups(tiny())
-    whole, sums = gradient(groups, kl=kl, micro_tokens=10_000)
+    whole, sums = gradient(groups, prepare, kl=kl, micro_tokens=10_000)
     for micro_tokens in (1, 30):
-        parts, part_sums = gradient(groups, kl=kl, micro_tokens=micro_tokens)
+        parts, part_sums = gradient(groups, prepare, kl=kl, micro_tokens=micro_tokens)
         assert (whole - parts).abs().max() < 1e-6 and whole.abs().max() > 1e-3
         assert sums["scored"] == part_sums["scored"]
 
 
-def test_left_out_groups_have_no_gradient_but_count():
+@BOTH
+def test_left_out_groups_have_no_gradient_but_count(prepare):
     """Without KL, groups of zero advantage are not computed; the gradient is that of computing everything."""
     groups = made_groups(tiny())
-    skipped, sums = gradient(groups, kl=0.0)
-    everything, all_sums = gradient(groups, kl=1e-30)  # a KL weight that weighs nothing, but keeps the groups in
+    skipped, sums = gradient(groups, prepare, kl=0.0)
+    everything, all_sums = gradient(
+        groups, prepare, kl=1e-30
+    )  # a KL weight that weighs nothing, but keeps the groups in
     assert (skipped - everything).abs().max() < 1e-7
-    assert sums["scored"] < all_sums["scored"] == sum(len(r.tokens) for g in groups.rollouts for r in g)
+    assert (
+        sums["scored"]
+        < all_sums["scored"]
+        == sum(len(r.tokens) for g in groups.rollouts for r in g)
+    )
 
 
 # --- every mode against NumPy in float64, on random ragged groups
@@ -163,7 +241,10 @@ def numpy_token(x, o, a, low, high, dual, ref=None, kl=0.0, sampled=None, tis=0.
     if kl:
         d = np.clip(ref - x, -20, 20)
         k3 = np.exp(d) - d - 1
-        loss, slope = loss + kl * min(k3, 10), slope + kl * (1 - np.exp(d)) * (abs(ref - x) < 20 and k3 < 10)
+        loss, slope = (
+            loss + kl * min(k3, 10),
+            slope + kl * (1 - np.exp(d)) * (abs(ref - x) < 20 and k3 < 10),
+        )
     return loss, slope
 
 
@@ -173,14 +254,14 @@ def numpy_objective(kind, tokens, packs, n_rollouts, n_tokens, max_response):
     packs: which rollouts were computed together; the denominators from the papers' formulas, written out as means.
     """
     total, slopes = 0.0, {}
-    for pack in packs:
-        pack_tokens = sum(len(tokens[i]) for i in pack)
-        for i in pack:
+    for members in packs:
+        pack_tokens = sum(len(tokens[i]) for i in members)
+        for i in members:
             share = {
                 "token-mean": 1 / n_tokens,
                 "sequence-mean": 1 / len(tokens[i]) / n_rollouts,
                 "constant": 1 / max_response / n_rollouts,
-                "micro-mean": 1 / pack_tokens * len(pack) / n_rollouts,
+                "micro-mean": 1 / pack_tokens * len(members) / n_rollouts,
             }[kind]
             total += share * sum(loss for loss, _ in tokens[i])
             slopes[i] = [share * slope for _, slope in tokens[i]]
@@ -216,17 +297,26 @@ def test_loss_and_gradient_in_every_mode(kind, mode):
     n_tokens = sum(lengths[i] for i in use)
     expected, slopes = numpy_objective(kind, tokens, packs, len(use), n_tokens, config.max_response)
     total = 0.0
-    for pack in packs:
-        flat = lambda rows: torch.tensor(np.concatenate([rows[i] for i in pack]))
-        logp, sequence, size = flat(x).requires_grad_(), torch.tensor(np.repeat(np.arange(len(pack)), lengths[pack])), torch.tensor(lengths[pack])
+    for members in packs:
+        flat = lambda rows: torch.tensor(np.concatenate([rows[i] for i in members]))
+        logp, sequence, size = (
+            flat(x).requires_grad_(),
+            torch.tensor(np.repeat(np.arange(len(members)), lengths[members])),
+            torch.tensor(lengths[members]),
+        )
         loss, _ = grpo.policy_loss(
-            logp, flat(old), torch.tensor(advantage[pack])[sequence], flat(ref) if config.kl else None, config.clip_low, config.clip_high,
+            logp, flat(old), torch.tensor(advantage[members])[sequence], flat(ref) if config.kl else None, config.clip_low, config.clip_high,
             config.dual_clip, config.kl, flat(sampled), config.tis,
         )  # fmt: skip
-        loss = (loss / grpo.denominator(kind, size, sequence, float(n_tokens), float(len(use)), config.max_response)).sum()
+        loss = (
+            loss
+            / grpo.denominator(
+                kind, size, sequence, float(n_tokens), float(len(use)), config.max_response
+            )
+        ).sum()
         loss.backward()
         total += float(loss.detach())
-        assert np.abs(logp.grad.numpy() - np.concatenate([slopes[i] for i in pack])).max() < 1e-8
+        assert np.abs(logp.grad.numpy() - np.concatenate([slopes[i] for i in members])).max() < 1e-8
     assert total == pytest.approx(expected, abs=1e-6)
 
 
@@ -236,60 +326,108 @@ def with_cuts(groups):
     return groups
 
 
+@BOTH
 @pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("mode", MODES)
-def test_the_models_gradient_is_that_of_the_formula(kind, mode):
+def test_the_models_gradient_is_that_of_the_formula(kind, mode, prepare):
     """policy_backward against the float64 slopes above, sent back through the plain forward pass of each rollout alone."""
     changes = dict(loss=kind, micro_tokens=40, mini_batches=2, **MODES[mode])
     groups = with_cuts(made_groups(tiny()))
     config = replace(CONFIG, prompts=4, n=4, **changes)
     if mode != "all":  # else the first update's ratios would all be 1
         config = replace(config, recompute_old=False) if not config.tis else config
-    model, reference = tiny(), tiny()
+    model, reference = prepare(tiny()), prepare(tiny())
     reference.init_weights(7)
-    grpo.old_logprobs(model, groups, config)
+    old_logprobs(model, groups, config)
     if config.tis:  # and here: an old policy that is neither the current one nor the sampler
         rng = np.random.default_rng(5)
-        groups.old_logp = [[old + torch.tensor(rng.normal(size=len(old)), dtype=torch.float32) for old in group] for group in groups.old_logp]
+        groups.old_logp = [
+            [old + torch.tensor(rng.normal(size=len(old)), dtype=torch.float32) for old in group]
+            for group in groups.old_logp
+        ]
     grpo.policy_backward(model, reference, groups, [0, 1, 2, 3], config)
     ours = torch.cat([p.grad.flatten() for p in model.parameters()])
 
-    plain, members = tiny(), [(g, i) for g in range(4) for i in range(4) if groups.rollouts[g][i].finished or not config.mask_truncated]
+    written_out, members = (
+        tiny(),
+        [
+            (g, i)
+            for g in range(4)
+            for i in range(4)
+            if groups.rollouts[g][i].finished or not config.mask_truncated
+        ],
+    )
     logps, tokens = {}, {}
     for g, i in members:
         r, prompt = groups.rollouts[g][i], groups.prompts[g]
-        all_logp = lambda m: m(torch.tensor([prompt + r.tokens]))[0, len(prompt) - 1 : -1].log_softmax(-1)
+        all_logp = lambda m: m(torch.tensor([prompt + r.tokens]))[
+            0, len(prompt) - 1 : -1
+        ].log_softmax(-1)
         one = lambda m: all_logp(m).gather(-1, torch.tensor(r.tokens)[:, None])[:, 0]
-        logps[g, i] = one(plain)
-        if len(groups.old_logp[g][i]) == 0:  # zero advantage: never computed, and its policy gradient is zero
+        logps[g, i] = one(written_out)
+        if (
+            len(groups.old_logp[g][i]) == 0
+        ):  # zero advantage: never computed, and its policy gradient is zero
             groups.old_logp[g][i] = logps[g, i].detach()
-        rows = zip(logps[g, i].tolist(), groups.old_logp[g][i].tolist(), one(reference).tolist(), r.logprobs)
+        rows = zip(
+            logps[g, i].tolist(),
+            groups.old_logp[g][i].tolist(),
+            one(reference).tolist(),
+            r.logprobs,
+        )
         tokens[g, i] = [
-            numpy_token(x, o, float(groups.advantages[g, i]), config.clip_low, config.clip_high, config.dual_clip, ref, config.kl, s, config.tis)
+            numpy_token(
+                x,
+                o,
+                float(groups.advantages[g, i]),
+                config.clip_low,
+                config.clip_high,
+                config.dual_clip,
+                ref,
+                config.kl,
+                s,
+                config.tis,
+            )
             for x, o, ref, s in rows
         ]
-    packs = [pack for pack, _ in grpo.micro_batches(groups, range(4), config)]
-    packs = [*packs, [m for m in members if not any(m in pack for pack in packs)]]
-    _, slopes = numpy_objective(kind, tokens, packs, len(members), sum(map(len, tokens.values())), config.max_response)
+    packs = packs_of_groups(groups, range(4), config)
+    packs = [*packs, [m for m in members if not any(m in of_one for of_one in packs)]]
+    _, slopes = numpy_objective(
+        kind, tokens, packs, len(members), sum(map(len, tokens.values())), config.max_response
+    )
     sum((logps[m] * torch.tensor(slopes[m])).sum() for m in slopes).backward()
-    expected = torch.cat([p.grad.flatten() for p in plain.parameters()])
-    assert expected.abs().max() > 1e-3 and (ours - expected).abs().max() < 2e-6 * max(1.0, float(expected.abs().max()))
+    expected = torch.cat([p.grad.flatten() for p in written_out.parameters()])
+    assert expected.abs().max() > 1e-3 and (ours - expected).abs().max() < 2e-6 * max(
+        1.0, float(expected.abs().max())
+    )
 
 
-def test_micro_mean_lies_between_the_token_mean_and_the_sequence_mean():
+@BOTH
+def test_micro_mean_lies_between_the_token_mean_and_the_sequence_mean(prepare):
     groups = made_groups(tiny())
-    by = lambda kind, micro_tokens: gradient(groups, loss=kind, kl=0.1, micro_tokens=micro_tokens)[0]
+    by = lambda kind, micro_tokens: gradient(
+        groups, prepare, loss=kind, kl=0.1, micro_tokens=micro_tokens
+    )[0]
     assert (by("micro-mean", 10_000) - by("token-mean", 10_000)).abs().max() < 1e-6  # one pack
     assert (by("micro-mean", 1) - by("sequence-mean", 10_000)).abs().max() < 1e-6  # a rollout each
-    assert (by("micro-mean", 40) - by("micro-mean", 10_000)).abs().max() > 1e-5  # the memory knob is part of this objective
+    assert (
+        by("micro-mean", 40) - by("micro-mean", 10_000)
+    ).abs().max() > 1e-5  # the memory knob is part of this objective
 
 
-EQUAL = [dict(loss=kind, kl=kl, mask_truncated=mask) for kind in LOSSES[:3] for kl in (0.0, 0.1) for mask in (False, True)]
+EQUAL = [
+    dict(loss=kind, kl=kl, mask_truncated=mask)
+    for kind in LOSSES[:3]
+    for kl in (0.0, 0.1)
+    for mask in (False, True)
+]
 
 
-def on_two_ranks(rank, folder):
+def on_two_ranks(rank, folder, prepare):
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
     results = []
     for changes in EQUAL:
         whole = with_cuts(made_groups(tiny()))
@@ -297,36 +435,40 @@ def on_two_ranks(rank, folder):
         pick = lambda x: [x[g] for g in mine]
         groups = grpo.Groups(pick(whole.problems), pick(whole.prompts), pick(whole.rollouts), mine)
         groups.rewards, groups.advantages = whole.rewards[mine], whole.advantages[mine]
-        config = replace(CONFIG, prompts=4, n=4, micro_tokens=30 + 1000 * rank, **changes)  # unequal numbers of micro-batches
-        model, reference = common.shard(tiny()), tiny()
+        config = replace(
+            CONFIG, prompts=4, n=4, micro_tokens=30 + 1000 * rank, **changes
+        )  # unequal numbers of micro-batches
+        model, reference = shard(prepare(tiny())), prepare(tiny())
         reference.init_weights(7)
-        grpo.old_logprobs(model, groups, config)
-        grpo.policy_backward(model, common.shard(reference), groups, [0, 1], config)
-        common.sync_and_clip(model, float("inf"))
+        old_logprobs(model, groups, config)
+        grpo.policy_backward(model, shard(reference), groups, [0, 1], config)
+        clip_gradients(model, float("inf"))
         results.append(torch.cat([p.grad.full_tensor().flatten() for p in model.parameters()]))
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_one_batch_four_micro_batches_and_two_ranks_have_the_same_gradient(tmp_path):
-    torch.multiprocessing.spawn(on_two_ranks, (str(tmp_path),), nprocs=2)
+@BOTH
+def test_one_batch_four_micro_batches_and_two_ranks_have_the_same_gradient(tmp_path, prepare):
+    torch.multiprocessing.spawn(on_two_ranks, (str(tmp_path), prepare), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for changes, first, second in zip(EQUAL, *ranks, strict=True):
         groups = with_cuts(made_groups(tiny()))
-        whole, _ = gradient(groups, micro_tokens=10_000, **changes)
-        parts, _ = gradient(groups, micro_tokens=35, **changes)
-        assert len(list(grpo.micro_batches(groups, range(4), replace(CONFIG, kl=1.0, micro_tokens=35)))) >= 4
+        whole, _ = gradient(groups, prepare, micro_tokens=10_000, **changes)
+        parts, _ = gradient(groups, prepare, micro_tokens=35, **changes)
+        assert len(packs_of_groups(groups, range(4), replace(CONFIG, kl=1.0, micro_tokens=35))) >= 4
         assert torch.equal(first, second) and whole.abs().max() > 1e-3
         assert (whole - parts).abs().max() < 1e-6 and (whole - first).abs().max() < 1e-6, changes
 
 
-def test_old_logprobs_by_recomputing_are_the_models():
-    groups, model = made_groups(tiny()), tiny()
-    grpo.old_logprobs(model, groups, replace(CONFIG, n=4, recompute_old=True, kl=1.0))
-    packed = common.pack([groups.prompts[2]], [groups.rollouts[2][1].tokens])
-    assert torch.allclose(groups.old_logp[2][1], common.response_logprobs(model, packed)[0], atol=1e-5)
+@BOTH
+def test_old_logprobs_by_recomputing_are_the_models(prepare):
+    groups, model = made_groups(tiny()), prepare(tiny())
+    old_logprobs(model, groups, replace(CONFIG, n=4, recompute_old=True, kl=1.0))
+    packed = pack([groups.prompts[2]], [groups.rollouts[2][1].tokens])
+    assert torch.allclose(groups.old_logp[2][1], response_logprobs(model, packed)[0], atol=1e-5)
     groups.old_logp = None
-    grpo.old_logprobs(model, groups, replace(CONFIG, n=4, mini_batches=1))
+    old_logprobs(model, groups, replace(CONFIG, n=4, mini_batches=1))
     assert groups.old_logp is None  # one update per step: the current ones, ratio exactly 1
 
 
@@ -341,9 +483,18 @@ def test_score_uses_the_grader(toy_model):
     from data.tokenizer import get_tokenizer
 
     encoding = get_tokenizer("toy")
-    say = lambda text, eos=True: Rollout([*encoding.encode_ordinary(text), *([encoding.eot_token] if eos else [])], [], eos)
-    texts = ["first 1 + 2 = 3 . so \\boxed{ 3, 5}", "so \\boxed{ 3, 6}", "so 3, 5", "so \\boxed{ 3, 5} or \\boxed{ 3, 6}"]
-    groups = grpo.Groups([Problem("0", "q", "3, 5", (), "toy")], [[1]], [[say(t) for t in texts]], [0])
+    say = lambda text, eos=True: Rollout(
+        [*encoding.encode_ordinary(text), *([encoding.eot_token] if eos else [])], [], eos
+    )
+    texts = [
+        "first 1 + 2 = 3 . so \\boxed{ 3, 5}",
+        "so \\boxed{ 3, 6}",
+        "so 3, 5",
+        "so \\boxed{ 3, 5} or \\boxed{ 3, 6}",
+    ]
+    groups = grpo.Groups(
+        [Problem("0", "q", "3, 5", (), "toy", "ordered")], [[1]], [[say(t) for t in texts]], [0]
+    )
     grpo.score(groups, encoding, replace(CONFIG, n=4, format_score=0.1))
     assert groups.rewards.tolist()[0] == pytest.approx([1.0, 0.1, 0.0, 0.0])
     assert groups.texts[0] == texts

@@ -295,7 +295,7 @@ def test_gsm8k_files_run_through_every_stage(base, tmp_path):
         "evaluate.py",
         "--ckpt",
         tmp_path / "rl.pt",
-        "--data",
+        "--task",
         test,
         "--problems",
         "50",

@@ -2,8 +2,8 @@
 
 import torch
 
-from convert import hf_config, hf_name
 from plumbing.batches import split_by_tokens
+from plumbing.hf_format import hf_config, hf_name
 from plumbing.ranks import autocast
 
 
