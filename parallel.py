@@ -19,6 +19,7 @@ from grpo import policy_backward
 from plumbing import modes, presets
 from plumbing.batches import batch_indices
 from plumbing.flags import launch
+from plumbing.modes import metrics_of_updates
 from plumbing.optimizer import adamw, clipped_step, lr_factor, set_lr
 from plumbing.rl_setup import set_up
 from plumbing.sharding import own_weights
@@ -33,9 +34,7 @@ class Config(grpo.Config):
     weight: float = 0.5  # mode parallel: of the RL copy in the average; 1 is RL alone, 0 SFT alone
     weight_end: float | None = None  # of the last average, reached in a line; default: it stays
     interleave: int = 20  # mode interleave: SFT steps before each RL step
-    curriculum: int = (
-        200  # mode curriculum: SFT steps before the first RL step; see plumbing/modes.py
-    )
+    curriculum: int = 200  # mode curriculum: SFT steps before the first RL step
     # the RL half, where it differs from grpo.py
     steps: int = 2_200  # rounds of rollouts
     max_prompt: int = 512  # tokens; longer problems are left out
@@ -44,9 +43,7 @@ class Config(grpo.Config):
     lr: float = 1e-6  # of RL, constant; in mode sum of both
     # the SFT half: see sft.py
     sft_batch: int = 512  # solutions per average, over all ranks
-    sft_lr: float = (
-        1e-6  # peak; the published curve's. 4e-5, as in SFT alone, forgets more (fig. 17)
-    )
+    sft_lr: float = 1e-6  # peak; 4e-5, the rate of SFT alone, forgets more (figure 17)
     sft_schedule: str = "constant"  # constant or cosine
     solutions: str = "one"  # one per problem, or all
     pick: str = "first"  # which one: first, or random (keyed by seed and problem)
@@ -63,9 +60,8 @@ def average_step(
 ) -> dict:
     """theta <- weight * RLStep(theta) + (1 - weight) * SFTStep(theta), both from the same theta.
 
-    rl_backward() and sft_backward() leave their gradient in the model, and return anything. One
-    copy of the weights is needed: it holds theta during the RL step, and then the RL result, while
-    the SFT step starts from theta again.
+    rl_backward() and sft_backward() leave their gradient in the model. One copy of the weights is
+    needed: it holds theta during the RL step, and then the RL result during the SFT step.
     -> {rl, sft: what the two returned; rl_grad_norm, sft_grad_norm}
     """
     parameters = list(own_weights(model).values())
@@ -133,11 +129,10 @@ def main(config: Config) -> None:
             rl = (model, run.reference, groups, chosen, config)
             combine = other.update if other else average
             updates.append(combine(step * config.mini_batches + m, partial(policy_backward, *rl)))
-        metrics = modes.metrics_of_updates(updates, other.sft_before if other else [])
-        if other is None:
-            last = (step + 1) * config.mini_batches - 1
-            metrics["weight"] = average_weight(config, last, averages)
-        return metrics
+        if other:
+            return other.metrics(updates)
+        last = (step + 1) * config.mini_batches - 1
+        return metrics_of_updates(updates) | {"weight": average_weight(config, last, averages)}
 
     grpo.train(run, config.mode, optimizers, update, other.make_sft_steps if other else None)
 

@@ -1,14 +1,12 @@
 """Batched sampling with a KV cache: what reinforcement learning spends most of its time on.
 
 A fixed number of slots decode together, one token per slot and step. A slot whose rollout has ended
-is given to the next rollout that waits.
+is given to the next one that waits. Every draw is a function of (seed, step, problem, rollout,
+position) and of nothing else, so neither slots nor order, restarts or ranks change which tokens are
+sampled.
 
-Every draw is a function of (seed, step, problem, rollout, position) and of nothing else. So neither
-slots nor order, restarts or ranks change which tokens are sampled.
-
-Read `Sampler.sample` first: admit, read the prompts, draw, step, draw, step ... Then `Cache`, which
-is what makes a step cheap, and `draw`, which turns logits into a token.
-S is the number of slots, V the size of the vocabulary.
+Read `Sampler.sample` first, then `Cache`, which is what makes a step cheap, and `draw`, which turns
+logits into a token. A is the number of rollouts at work, V the size of the vocabulary.
 """
 
 from collections import deque
@@ -118,9 +116,7 @@ class Sampler:
         return self.model.logits(hidden[last])
 
     def read_tokens(self, requests: list[Request], cache: "Cache") -> torch.Tensor:
-        """Decode: every request's newest token goes through the model -> next-token logits (A,
-        V).
-        """
+        """Decode: each newest token goes through the model -> next-token logits (A, V)."""
         slots = [request.slot for request in requests]
         tokens = [request.tokens[-1] for request in requests]
         positions = [len(request.prompt) + len(request.tokens) - 1 for request in requests]
@@ -133,9 +129,8 @@ class Sampler:
 class Cache:
     """Keys and values of S slots: one tensor (S, limit, n_kv_heads, head_dim) of each per layer.
 
-    A token's keys and values depend on what came before it, which never changes. So they are
-    computed once and kept, and a decode step sends one token per slot through the model, not the
-    whole text.
+    A token's keys and values depend on what came before it, which never changes. So they are kept,
+    and a decode step sends one token per slot through the model, not the whole text.
     """
 
     def __init__(self, model: Transformer, slots: int, limit: int):
@@ -158,13 +153,11 @@ class Cache:
 
         def attend(layer, q, k, v):  # q (A, n_heads, head_dim); k, v (A, n_kv_heads, head_dim)
             self.write(layer, slots, positions, k, v)
-            keys = self.keys[layer][slots, :longest].transpose(
-                1, 2
-            )  # (A, n_kv_heads, longest, ...)
-            values = self.values[layer][slots, :longest].transpose(1, 2)
+            k = self.keys[layer][slots, :longest].transpose(1, 2)  # (A, n_kv_heads, longest, ...)
+            v = self.values[layer][slots, :longest].transpose(1, 2)
+            q = q[:, :, None].to(k.dtype)  # (A, n_heads, 1, head_dim)
             mask = seen[:, None, None]  # (A, 1, 1, longest)
-            q = q[:, :, None].to(keys.dtype)  # (A, n_heads, 1, head_dim)
-            out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, enable_gqa=True)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
             return out[:, :, 0]  # (A, n_heads, head_dim)
 
         return attend
@@ -181,9 +174,7 @@ def draw_tokens(requests: list[Request], logits: torch.Tensor, temperature, top_
 
 
 def check_lengths(model: Transformer, prompts, n: int, max_new_tokens) -> list[int]:
-    """The token budget of each of the len(prompts) * n rollouts; ValueError for what cannot
-    work.
-    """
+    """The budget of each of the len(prompts) * n rollouts; ValueError for what cannot work."""
     if not prompts or not all(prompts):
         raise ValueError("sample() needs prompts, each of at least one token")
     total = len(prompts) * n
@@ -193,9 +184,8 @@ def check_lengths(model: Transformer, prompts, n: int, max_new_tokens) -> list[i
     longest = max(map(len, prompts)) + max(budgets)
     limit = model.config.max_seq_len
     if longest > limit:
-        raise ValueError(
-            f"a prompt and its response may reach {longest} tokens, the model's limit is {limit}"
-        )
+        reached = f"a prompt and its response may reach {longest} tokens"
+        raise ValueError(f"{reached}, the model's limit is {limit}")
     return budgets
 
 
@@ -211,8 +201,7 @@ def draw(logits, u, temperature: float, top_p: float, nucleus=None):
     changes a token.
 
     -> (tokens, their log-probs), (A,) each. The log-probs are those of the whole distribution at
-    the temperature, whatever top_p cuts. `nucleus` is another way to compute the function
-    `likeliest`.
+    the temperature, whatever top_p cuts. `nucleus` is another way to compute `likeliest`.
     """
     if temperature not in (0, 1):
         logits = logits / temperature

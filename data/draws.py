@@ -23,8 +23,7 @@ def likeliest(probs: torch.Tensor, top_p: float) -> torch.Tensor:
 
 
 def sums_of_neighbours(weight: torch.Tensor) -> list[torch.Tensor]:
-    """Weights (A, V), the sums of 16 neighbours each (A, V / 16), of 16 of these, down to 16 or
-    less.
+    """Weights (A, V), the sums of 16 neighbours each (A, V / 16), and so on down to 16 or less.
 
     The sums are float64: in float32 those of a large vocabulary would miss the total by more than
     rare tokens weigh.

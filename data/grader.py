@@ -1,13 +1,8 @@
-r"""The only judge: does a response end in the right answer?
-
-The reward in training and the verdict in evaluation both come from here.
+r"""The only judge: does a response end in the right answer? Reward and verdict come from here.
 
     grade(r"So she makes \boxed{1,000} dollars.", "1000")    -> True
     grade("9 * 2 = 18\n#### 18", "18", kind="gsm8k")         -> True
     grade(r"\boxed{18 \text{ or } 20}", "18")                -> False
-
-Two steps: find the last answer that the response commits itself to, and compare it with the
-reference answer. Plain numbers are compared here, everything else by data/latex.py.
 
 Which answers count. For math: `\boxed{...}`. For gsm8k: `\boxed{...}`, `#### N`, the words "the
 answer is N" and a line "A: N", since base models often write neither mark. The last one counts, so
@@ -15,16 +10,10 @@ a model may correct itself but not hedge. An empty or unclosed box is no answer,
 taken back ("Wait, that is wrong") or followed by "or". What comes after a question that the model
 invents ("Question:", "Q:", "Problem:") is not read.
 
-What is equal. Numbers are compared as exact fractions, never as floats and without tolerance:
-0.5 = 1/2 = \frac12, and 1,000 = 1000, but 0.25 is not 25%. Everything that is not a number is
-compared form by form, so "18 or 20" and "[17, 19]" are right only if the reference answer says the
-same. Units are dropped ("18\text{ cm}" = "18"), unless both sides name a different one. What cannot
-be read is wrong.
-
-Safe on any string: nothing is evaluated, work is linear in the (bounded) input, and recursion and
-digits are bounded. The ways in which public graders were fooled (prefixes, commas, tolerance,
-unicode digits, brackets) are in the tests. `rule="authors"` is the rule of the paper's code
-(data/authors.py), kept to measure the difference.
+What is equal. Numbers are compared here, as exact fractions and without tolerance: 0.5 = 1/2, but
+0.25 is not 25%. Everything else is compared form by form in data/latex.py, so "18 or 20" is right
+only if the reference answer says the same. Units are dropped, unless both sides name a different
+one. What cannot be read is wrong. Nothing is evaluated, and work and recursion are bounded.
 """
 
 import re

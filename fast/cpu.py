@@ -141,9 +141,7 @@ def by_head(x: torch.Tensor, times: int = 1) -> torch.Tensor:
 
 
 def sum_of_heads(x: torch.Tensor, B: int, times: int) -> torch.Tensor:
-    """The gradient of by_head, without its transpose: (B * heads * times, T, D) -> (B, heads, T,
-    D).
-    """
+    """Back from by_head, summed over `times`: (B * heads * times, T, D) -> (B, heads, T, D)."""
     x = x.view(B, -1, times, *x.shape[1:])
     return x.sum(2) if times > 1 else x[:, :, 0]
 

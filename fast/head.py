@@ -113,9 +113,7 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def read_logits(logits, targets, temperature):
-    """(chunk, V), overwritten, and targets (chunk,) -> log-prob, logsumexp, entropy, (chunk,)
-    each.
-    """
+    """Logits (chunk, V), which are overwritten -> log-prob, logsumexp, entropy, (chunk,)."""
     if temperature != 1.0:
         logits = logits.div_(temperature)
     highest = logits.amax(-1, keepdim=True)  # (chunk, 1)

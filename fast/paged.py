@@ -49,9 +49,7 @@ class PagedCache:
         )  # the host's
 
     def clear(self, slots: int, longest: int) -> None:
-        """All pages free. UserError where one rollout of `longest` tokens, prompt and own, may not
-        fit.
-        """
+        """All pages free. UserError where one rollout of `longest` tokens may not fit."""
         pages = len(self.keys[0])
         needed = longest // PAGE + 4  # with the pages that it fills in part, and page 0
         if pages < needed:
@@ -86,9 +84,7 @@ class PagedCache:
         return len(self.free) >= spare + 1 + of_prompt
 
     def open(self, slot: int, p: int, length: int) -> None:
-        """The slot's tokens begin with prompt p: its whole pages are shared, the rest of it is
-        copied by `begin`.
-        """
+        """The slot begins with prompt p: whole pages are shared, the rest is copied by `begin`."""
         if p not in self.of_prompt:
             self.of_prompt[p] = [self.get() for _ in range(pages_for(length))]
         shared = self.of_prompt[p][: length // PAGE]
@@ -115,9 +111,7 @@ class PagedCache:
             del self.after[p]
 
     def reserve(self, slots: np.ndarray, own: np.ndarray) -> bool:
-        """Pages for `own` tokens after the prompt in each of the slots, in this order; False where
-        they run out.
-        """
+        """Pages for `own` tokens in each of the slots, in this order; False if they run out."""
         needed = pages_for(self.prompt_length[slots] + own)  # (slots,)
         for slot, more in zip(slots.tolist(), (needed - self.count[slots]).tolist()):
             if more > len(self.free):
@@ -162,9 +156,7 @@ class PagedCache:
         self.new_table.copy_(self.new_table[order])
 
     def attend(self, state, width: int):
-        """`attend` for one new token per slot, at position `length`: it is stored, then sees all up
-        to itself.
-        """
+        """`attend` for one new token per slot, at position `length`: it is stored, then attends."""
         length = state.length[:width]  # (S,)
         table = self.table[:width]  # (S, limit)
         page = table.gather(1, (length // PAGE)[:, None])[:, 0].long()  # (S,)

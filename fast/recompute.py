@@ -1,5 +1,4 @@
-"""--checkpoint_activations: keep the input of each block alone, and compute the rest again going
-back.
+"""--checkpoint_activations: keep the input of each block alone, compute the rest again.
 
 It takes a quarter to a third more time in training. It decides whether a preset fits: the
 activations of a block are some 30 times its input. `--plan` says what it saves.

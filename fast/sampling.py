@@ -321,9 +321,7 @@ class FastSampler:
         self.cache.write_prompts(numbers, lengths, keys_values, self.logits(hidden[last]))
 
     def begin(self, slots: list[int], schedule: Schedule, keys: torch.Tensor) -> None:
-        """New rollouts in these slots: their first tokens are drawn from the logits after
-        prompts.
-        """
+        """New rollouts in these slots: their first tokens are drawn."""
         rollouts = schedule.rollout[slots].tolist()
         prompts = [r // schedule.n for r in rollouts]
         s = self.state

@@ -119,9 +119,7 @@ class SharedPromptCache:
         self.after.update(zip(prompts, logits))
 
     def begin(self, slots: torch.Tensor) -> None:
-        """New rollouts in these slots: nothing of the last ones is left, not even behind the
-        mask.
-        """
+        """New rollouts in these slots: nothing of the last ones is left."""
         for keys, values in self.own:
             keys[slots] = 0.0
             values[slots] = 0.0
@@ -168,8 +166,7 @@ class SharedPromptCache:
         self.to_slots = to_slots.flatten()  # (S * n_kv_heads,) into R * n_kv_heads * G
 
     def attend(self, state, width: int):
-        """`attend` for one new token per slot: it is stored, then sees its prompt and its own
-        tokens.
+        """`attend` for one new token per slot: it sees its prompt, and what the slot has so far.
 
         The two parts are attended to one by one. With sums of exp(score) a and b, the whole is
         a / (a + b) of the one's output and b / (a + b) of the other's, and
@@ -216,9 +213,7 @@ class SharedPromptCache:
 
 
 def attend_part(q, k, v, unseen):
-    """(rows, n_kv_heads, queries, D) -> output, and log of the sum of exp(score), (.., queries,
-    1).
-    """
+    """(rows, n_kv_heads, queries, D) -> output, log of the sum of exp(score)."""
     scores = (q @ k.transpose(2, 3)).float()
     masked = scores if unseen is None else scores.masked_fill(unseen, float("-inf"))
     weights = masked.log_softmax(-1)
@@ -227,9 +222,7 @@ def attend_part(q, k, v, unseen):
 
 
 def if_any(mask: torch.Tensor) -> torch.Tensor | None:
-    """(rows, T) -> (rows, 1, 1, T), None where nothing is masked. A GPU would have to be waited
-    for.
-    """
+    """(rows, T) -> (rows, 1, 1, T); on a CPU None where nothing is masked."""
     if mask.is_cuda or mask.any():
         return mask[:, None, None]
     return None

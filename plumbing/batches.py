@@ -154,9 +154,7 @@ def response_logprobs(model, packed: Packed, temperature: float = 1.0):
 
 @torch.no_grad()
 def reference_logprobs(reference, packed: Packed, temperature: float) -> torch.Tensor | None:
-    """The reference's log-prob of every response token (R,), or None where there is no
-    reference.
-    """
+    """The reference's log-prob of every response token (R,); None if there is none."""
     if reference is None:
         return None
     return response_logprobs(reference, packed, temperature)[0]
@@ -166,13 +164,13 @@ def idle_pass(model, reference=None) -> None:
     """Take part in a micro-batch of other ranks where this rank has none left.
 
     Makes the same passes through the sharded weights as they do, over one token, and adds
-    gradients of 0. The order is the same, too, as it has to be: the model forward, the reference
+    gradients of 0. The order is the same, too, as it has to be: the reference forward, the model
     forward, the model backward.
     """
     packed = pack([[0]], [[0]])
-    logp = response_logprobs(model, packed)[0]
     if reference is not None:
         with torch.no_grad():
             response_logprobs(reference, packed)
+    logp = response_logprobs(model, packed)[0]
     if logp.requires_grad:
         (0.0 * logp.sum()).backward()

@@ -23,8 +23,7 @@ def is_likelihood(task: str) -> bool:
 
 
 def evaluate_general(model, encoding, task: str, facts: dict, config) -> dict:
-    """Accuracy of each skill, and the loss on held-out general text (nats per token) if there is
-    one.
+    """Accuracy of each skill, and the loss on held-out general text, in nats per token.
 
     acc: the likeliest continuation wins. acc_norm: the one that is likeliest per character wins,
     its leading blank not counted. Where there is one choice: would the model say exactly that
@@ -97,9 +96,7 @@ def summary_of_skill(skill: str, rows: list[dict], seed: int) -> dict:
 
 
 def heldout_loss(model, encoding, texts: list[str], micro_tokens: int) -> float:
-    """Nats per token of these texts, each with its end-of-text token and without its first
-    token.
-    """
+    """Nats per token of these texts, their end-of-text tokens included."""
     tokens = [[*encoding.encode_ordinary(text), encoding.eot_token] for text in texts]
     scores = score_continuations(model, [(t[:1], t[1:]) for t in tokens], micro_tokens)
     return -sum(logp for logp, _ in scores) / sum(len(t) - 1 for t in tokens)
@@ -189,9 +186,7 @@ def group_by_context(requests) -> tuple[list[list[int]], list[list[int]]]:
 
 
 def score_tokens(model, hidden, targets, padding: bool):
-    """hidden (R, d_model), targets (R,) -> log-probs (R,) and whether each is the likeliest
-    (R,).
-    """
+    """hidden (R, d_model), targets (R,) -> log-probs, and is each the likeliest, (R,) each."""
     logp = []
     greedy = []
     for h, target in zip(hidden.split(1024), targets.split(1024)):

@@ -11,6 +11,7 @@ All have one AdamW for both, and in the authors' runs both rates were 4e-5. With
 """
 
 import itertools
+import time
 
 from plumbing.examples import check_sft
 from plumbing.flags import check
@@ -66,9 +67,7 @@ def count_sft_steps(config) -> int:
 
 
 class OtherMode:
-    """The steps of the modes above; `sft_half(i)` leaves the gradient of SFT batch i in the
-    model.
-    """
+    """The steps of the modes above; `sft_half(i)` leaves SFT batch i's gradient in the model."""
 
     def __init__(self, config, model, optimizer, sft_half):
         self.config = config
@@ -79,17 +78,24 @@ class OtherMode:
         if config.mode != "sum":
             self.batches = sft_batches(config)
         self.sft_before = []  # what the SFT steps before the current RL step returned
+        self.seconds = 0.0  # that they took
 
     def make_sft_steps(self, step: int) -> None:
         """The SFT steps that come before RL step `step`."""
         self.sft_before = []
         if self.batches is None:
             return
+        start = time.time()
         phase(f"step {step + 1}, SFT")
         for i in self.batches[step]:
             sft = self.sft_half(i)
             norm = clipped_step(self.model, self.optimizer, self.config.grad_clip)
             self.sft_before.append({"sft": sft, "sft_grad_norm": norm})
+        self.seconds = time.time() - start
+
+    def metrics(self, updates: list[dict]) -> dict:
+        """What the log says of a step's updates, and of the SFT steps before it."""
+        return metrics_of_updates(updates, self.sft_before) | {"seconds_sft": self.seconds}
 
     def update(self, i: int, rl_half) -> dict:
         """Update i of RL; in mode sum with the gradient of SFT batch i."""
@@ -105,21 +111,19 @@ class OtherMode:
 
 
 def sum_step(model, optimizer, rl_backward, sft_backward, grad_clip: float = 1.0) -> dict:
-    """One step on the sum of both losses, whose gradients add up. Returns what average_step
-    does.
-    """
+    """One step on the sum of both losses, whose gradients add up. -> as average_step"""
     rl = rl_backward()
     sft = sft_backward()
     norm = clipped_step(model, optimizer, grad_clip)
     return {"rl": rl, "sft": sft, "rl_grad_norm": norm, "sft_grad_norm": norm}
 
 
-def metrics_of_updates(updates: list[dict], sft: list[dict]) -> dict:
+def metrics_of_updates(updates: list[dict], sft: list[dict] = ()) -> dict:
     """What the log says of a step; `sft` are SFT steps of their own, before it."""
     sums = [of_one["rl"][0] for of_one in updates]
     highest = [of_one["rl"][1] for of_one in updates]
     metrics = update_metrics(sums, highest, [of_one["rl_grad_norm"] for of_one in updates])
-    sft = sft + [of_one for of_one in updates if "sft" in of_one]
+    sft = [*sft, *(of_one for of_one in updates if "sft" in of_one)]
     if sft:  # a curriculum has RL steps without any
         metrics["sft_loss"] = sum(of_one["sft"]["loss"] for of_one in sft) / len(sft)
         metrics["sft_grad_norm"] = sum(of_one["sft_grad_norm"] for of_one in sft) / len(sft)

@@ -28,9 +28,7 @@ class Run:
 
 
 def set_up(config, recipe: str) -> Run | None:
-    """Open all that a run needs; None where its result is there already. The optimizer comes
-    next.
-    """
+    """All that a run needs besides its optimizers; None where its result is there already."""
     check_config(config)
     out = checkpoint.output_path(config, recipe)
     model, parent = checkpoint.open_parent(config)
