@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from plumbing.flags import check
+from data import UserError
 from plumbing.sharding import shard, whole_copy
 from sampler import Sampler
 
@@ -78,4 +78,5 @@ def check_compiler() -> None:
         compilers = [os.environ.get("CXX", "g++"), "clang++"]
         needed = f"a C++ compiler ({' or '.join(compilers)})"
         there = any(shutil.which(compiler) for compiler in compilers)
-    check(there, f"--compile needs {needed}; --no-compile does without")
+    if not there:
+        raise UserError(f"--compile needs {needed}; --no-compile does without")

@@ -146,11 +146,7 @@ def pairs_of_row(row_tokens: int) -> int:
 
 
 def logits_bytes(
-    shape: ModelConfig,
-    predicted: float,
-    bf16: bool = True,
-    compiled: bool = False,
-    chunk: int = 0,
+    shape: ModelConfig, predicted: float, bf16: bool = True, compiled: bool = False, chunk: int = 0
 ) -> float:
     """What the head (fast/head.py) holds at its fullest, with the hidden states that it reads.
 

@@ -24,14 +24,7 @@ from data.tokenizer import get_tokenizer
 from model import PRESETS as MODELS
 from model import ModelConfig
 from plumbing.checkpoint import read_facts
-from plumbing.flags import (
-    OneLineParser,
-    check,
-    field_comments,
-    is_rank0,
-    one_spelling,
-    parse_flags,
-)
+from plumbing.flags import OneLineParser, check, field_comments, is_rank0, one_spelling, parse_flags
 from study.advice import advise
 from study.budget import Plan
 from study.costs import GIB, KINDS, Machine, kv_bytes_per_token, parameters, training_flops

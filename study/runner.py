@@ -176,11 +176,7 @@ def begin(job: Job, out: str, workers: int, lock: TextIO) -> Running:
     name = f"{os.path.basename(job.folder)}.{job.name}.txt".replace(" ", ".")
     log = open(os.path.join(logs_folder(out), name), "w")
     process = subprocess.Popen(
-        job.command,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        pass_fds=[lock.fileno()],
+        job.command, stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=[lock.fileno()]
     )
     return Running(job, process, log, time.time())
 

@@ -8,11 +8,11 @@ from data.mixes import MIXES
 from data.sources import DOCUMENTED, NAMES
 from model import ModelConfig
 from plumbing.checkpoint import check_length
+from plumbing.examples import check_sft
 from plumbing.flags import check
 from plumbing.modes import check_parallel, count_sft_steps
 from plumbing.rl_setup import check_config as check_rl
 from plumbing.units import count
-from sft import check_config as check_sft
 from study.budget import COPY, Plan, add_sampling, hold_training, store
 from study.costs import GIB, Machine, forward_flops, parameters
 from study.memory import sampling_copy_bytes
@@ -79,7 +79,7 @@ def plan_pretrain(plan: Plan, config) -> None:
 
 
 def plan_sft(plan: Plan, config) -> None:
-    check_sft(config)
+    check_sft(config, config.loss, config.schedule, "--loss")
     check_context(plan, config.max_prompt + config.max_response)
     prompt, response = plan.machine.expected(config.max_prompt, config.max_response)
     solutions = config.steps * config.batch

@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import tiny
+from conftest import quick, tiny
 
 import model as M
+from plumbing.checkpoint import load_checkpoint, read_facts, save_checkpoint
+
+# Values and gradients are tested on the plain program and on fast/.
+BOTH = pytest.mark.parametrize("prepare", [lambda m: m, quick], ids=["plain", "fast"])
 
 
 def reference_logits(m: M.Transformer, tokens: list[int]) -> torch.Tensor:
@@ -26,24 +30,37 @@ def reference_logits(m: M.Transformer, tokens: list[int]) -> torch.Tensor:
     x = w["embed_tokens.weight"][tokens]
     for layer in range(c.n_layers):
         p = f"layers.{layer}."
-        q = norm(x @ w[p + "self_attn.q_proj.weight"].T, w[p + "self_attn.q_norm.weight"]).view(T, c.n_heads, D)
-        k = norm(x @ w[p + "self_attn.k_proj.weight"].T, w[p + "self_attn.k_norm.weight"]).view(T, c.n_kv_heads, D)
+        q = norm(x @ w[p + "self_attn.q_proj.weight"].T, w[p + "self_attn.q_norm.weight"]).view(
+            T, c.n_heads, D
+        )
+        k = norm(x @ w[p + "self_attn.k_proj.weight"].T, w[p + "self_attn.k_norm.weight"]).view(
+            T, c.n_kv_heads, D
+        )
         v = (x @ w[p + "self_attn.v_proj.weight"].T).view(T, c.n_kv_heads, D)
         out = torch.zeros(T, c.n_heads, D, dtype=torch.float64)
         for h in range(c.n_heads):
             kv = h // (c.n_heads // c.n_kv_heads)
             for t in range(T):
-                scores = torch.stack([turn(q[t, h], t) @ turn(k[s, kv], s) / D**0.5 for s in range(t + 1)])
+                scores = torch.stack(
+                    [turn(q[t, h], t) @ turn(k[s, kv], s) / D**0.5 for s in range(t + 1)]
+                )
                 out[t, h] = scores.softmax(0) @ v[: t + 1, kv]
-        x = x + norm(out.flatten(1) @ w[p + "self_attn.o_proj.weight"].T, w[p + "post_attention_layernorm.weight"])
+        x = x + norm(
+            out.flatten(1) @ w[p + "self_attn.o_proj.weight"].T,
+            w[p + "post_attention_layernorm.weight"],
+        )
         gate, up = x @ w[p + "mlp.gate_proj.weight"].T, x @ w[p + "mlp.up_proj.weight"].T
-        x = x + norm((gate * gate.sigmoid() * up) @ w[p + "mlp.down_proj.weight"].T, w[p + "post_feedforward_layernorm.weight"])
+        x = x + norm(
+            (gate * gate.sigmoid() * up) @ w[p + "mlp.down_proj.weight"].T,
+            w[p + "post_feedforward_layernorm.weight"],
+        )
     return (norm(x, w["norm.weight"]) @ w["lm_head.weight"].T)[:, : c.vocab_size]
 
 
+@BOTH
 @pytest.mark.parametrize("changes", [{}, {"n_kv_heads": 2}, {"n_kv_heads": 1, "rope_theta": 1e4}])
-def test_logits_follow_the_formulas(changes):
-    m = replace_config(**changes)
+def test_logits_follow_the_formulas(changes, prepare):
+    m = prepare(replace_config(**changes))
     for name, p in m.named_parameters():  # gains away from 1, so that a swapped norm shows
         if p.ndim == 1:
             torch.nn.init.uniform_(p, 0.5, 1.5, generator=torch.Generator().manual_seed(len(name)))
@@ -58,7 +75,9 @@ def replace_config(**changes):
     return m.requires_grad_(False)
 
 
-def test_packed_is_separate(tiny_model):
+@BOTH
+def test_packed_is_separate(prepare):
+    tiny_model = prepare(tiny())
     sequences = [[1, 2, 3], [7], [4, 5, 6, 7, 8, 9, 10], [11, 12]]
     weights = torch.linspace(-1, 1, 32)
     separate = torch.cat([tiny_model.hidden(torch.tensor(s), [len(s)]) for s in sequences])
@@ -72,15 +91,19 @@ def test_packed_is_separate(tiny_model):
         assert torch.allclose(a, b, atol=1e-5)
 
 
-def test_the_future_is_not_seen(tiny_model):
+@BOTH
+def test_the_future_is_not_seen(prepare):
+    tiny_model = prepare(tiny())
     a = tiny_model(torch.tensor([[1, 2, 3, 4, 5]]))
     b = tiny_model(torch.tensor([[1, 2, 3, 9, 9]]))
     assert torch.equal(a[:, :3], b[:, :3]) and not torch.allclose(a[:, 3], b[:, 3])
 
 
+@BOTH
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("chunk", [7, 1000])
-def test_chunked_head_is_the_plain_one(tiny_model, temperature, chunk):
+def test_chunked_head_is_the_whole_one(prepare, temperature, chunk):
+    tiny_model = prepare(tiny())
     g = torch.Generator().manual_seed(0)
     hidden = torch.randn(33, 32, generator=g, requires_grad=True)
     targets = torch.randint(0, 50, (33,), generator=g)
@@ -92,13 +115,17 @@ def test_chunked_head_is_the_plain_one(tiny_model, temperature, chunk):
     ours_logp, ours_lse, entropy = tiny_model.logprobs(hidden, targets, temperature, chunk)
     got = torch.autograd.grad((ours_logp * up_logp + ours_lse * up_lse).sum(), [hidden, weight])
     assert torch.allclose(ours_logp, logp, atol=1e-5) and torch.allclose(ours_lse, lse, atol=1e-5)
-    assert torch.allclose(entropy, torch.distributions.Categorical(logits=logits).entropy(), atol=1e-5)
+    assert torch.allclose(
+        entropy, torch.distributions.Categorical(logits=logits).entropy(), atol=1e-5
+    )
     for a, b in zip(got, expected):
         assert torch.allclose(a, b, atol=1e-5)
     assert got[1][50:].abs().max() == 0  # rows that only pad the vocabulary are never trained
 
 
-@pytest.mark.parametrize("preset, expected", [("1B", 1_484_916_736), ("1B-60B", 1_484_916_736), ("4B", 4_014_246_912)])
+@pytest.mark.parametrize(
+    "preset, expected", [("1B", 1_484_916_736), ("1B-60B", 1_484_916_736), ("4B", 4_014_246_912)]
+)
 def test_parameter_counts(preset, expected):
     with torch.device("meta"):
         m = M.Transformer(M.PRESETS[preset])
@@ -115,26 +142,26 @@ def test_initialisation_is_a_function_of_the_seed():
 
 def test_checkpoint_round_trip(tmp_path, tiny_model):
     path = str(tmp_path / "deep" / "4B.pt")
-    M.save_checkpoint(path, tiny_model, {"tokens": 4, "recipe": "base"})
-    loaded, facts = M.load_checkpoint(path)
+    save_checkpoint(path, tiny_model, {"tokens": 4, "recipe": "base"})
+    loaded, facts = load_checkpoint(path)
     assert facts == {"tokens": 4, "recipe": "base"} and loaded.config == tiny_model.config
     for (name, a), b in zip(tiny_model.state_dict().items(), loaded.state_dict().values()):
         assert torch.equal(a, b), name
     assert all(p.requires_grad for p in loaded.parameters())
-    assert M.read_facts(path)["model"]["d_model"] == 32
+    assert read_facts(path)["model"]["d_model"] == 32
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["4B.pt"]  # nothing left aside
 
 
 def test_damaged_and_missing_checkpoints_say_so(tmp_path, tiny_model):
     path = str(tmp_path / "4B.pt")
     with pytest.raises(FileNotFoundError, match="missing"):
-        M.load_checkpoint(path)
-    M.save_checkpoint(path, tiny_model, {})
+        load_checkpoint(path)
+    save_checkpoint(path, tiny_model, {})
     whole = open(path, "rb").read()
     for content in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
         open(path, "wb").write(content)
         with pytest.raises(OSError, match="4B.pt is damaged or not a checkpoint"):
-            M.load_checkpoint(path)
+            load_checkpoint(path)
     torch.save({"weights": 1}, path)
     with pytest.raises(OSError, match="not a checkpoint of this project"):
-        M.load_checkpoint(path)
+        load_checkpoint(path)

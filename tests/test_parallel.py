@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import common
 import parallel
-from parallel import average_step, average_weight, sft_before, sum_step
+from parallel import average_step, average_weight
+from plumbing.modes import OtherMode, count_sft_steps, sft_batches, sum_step
+from plumbing.optimizer import adamw, clipped_step
 
 CONFIG = parallel.Config(ckpt="", **parallel.PRESETS["toy"])
 
@@ -20,7 +21,15 @@ class Adam64:
     """AdamW written from its formulas (Loshchilov & Hutter 2019), after a clip of the global norm."""
 
     def __init__(self, lr, beta2, weight_decay):
-        self.lr, self.b1, self.b2, self.wd, self.t, self.m, self.v = lr, 0.9, beta2, weight_decay, 0, 0.0, 0.0
+        self.lr, self.b1, self.b2, self.wd, self.t, self.m, self.v = (
+            lr,
+            0.9,
+            beta2,
+            weight_decay,
+            0,
+            0.0,
+            0.0,
+        )
 
     def step(self, w, g, clip=1.0):
         g = g * min(1.0, clip / (np.sqrt((g**2).sum()) + 1e-6))
@@ -28,7 +37,9 @@ class Adam64:
         self.m = self.b1 * self.m + (1 - self.b1) * g
         self.v = self.b2 * self.v + (1 - self.b2) * g**2
         w = w * (1 - self.lr * self.wd)
-        return w - self.lr * (self.m / (1 - self.b1**self.t)) / (np.sqrt(self.v / (1 - self.b2**self.t)) + 1e-8)
+        return w - self.lr * (self.m / (1 - self.b1**self.t)) / (
+            np.sqrt(self.v / (1 - self.b2**self.t)) + 1e-8
+        )
 
 
 class Weights(nn.Module):
@@ -50,8 +61,18 @@ STEPS = 5
 
 def set_up(start=START):
     m = Weights(start)
-    rl, sft = common.adamw(m, 0.05, (0.9, 0.999), 0.01), common.adamw(m, 0.2, (0.9, 0.95), 0.1)
-    pull = lambda goal, power: (((m.vector() - torch.tensor(goal, dtype=torch.float32)) * torch.tensor(SCALE, dtype=torch.float32)).abs() ** power).sum().backward()
+    rl, sft = adamw(m, 0.05, (0.9, 0.999), 0.01), adamw(m, 0.2, (0.9, 0.95), 0.1)
+    pull = lambda goal, power: (
+        (
+            (
+                (m.vector() - torch.tensor(goal, dtype=torch.float32))
+                * torch.tensor(SCALE, dtype=torch.float32)
+            ).abs()
+            ** power
+        )
+        .sum()
+        .backward()
+    )
     return m, rl, sft, lambda: pull(RL_GOAL, 2), lambda: pull(SFT_GOAL, 4)
 
 
@@ -70,7 +91,10 @@ def test_five_steps_of_the_box():
             after_sft = adam_sft.step(w, numpy_gradient(w, SFT_GOAL, 4))
             w = weight * after_rl + (1 - weight) * after_sft
         assert np.abs(m.vector().detach().numpy() - w).max() < 1e-5
-        for optimizer, adam in ((rl, adam_rl), (sft, adam_sft)):  # each as if it had run alone from the same snapshots
+        for optimizer, adam in (
+            (rl, adam_rl),
+            (sft, adam_sft),
+        ):  # each as if it had run alone from the same snapshots
             state = [optimizer.state[p] for p in (m.a, m.b)]
             assert np.abs(torch.cat([s["exp_avg"] for s in state]).numpy() - adam.m).max() < 1e-5
             assert [int(s["step"]) for s in state] == [STEPS, STEPS]
@@ -84,7 +108,7 @@ def test_the_ends_are_rl_alone_and_sft_alone_bit_for_bit():
         n, *optimizers, rl_backward, sft_backward = set_up()
         for _ in range(STEPS):
             (rl_backward, sft_backward)[alone]()
-            common.clipped_step(n, optimizers[alone], 1.0)
+            clipped_step(n, optimizers[alone], 1.0)
         assert torch.equal(m.vector(), n.vector())
 
 
@@ -94,8 +118,11 @@ def test_a_gradient_that_is_not_finite_skips_its_own_side_only():
     average_step(m, rl, sft, broken, sft_backward, 0.5)
     n, _, alone, _, backward = set_up()
     backward()
-    common.clipped_step(n, alone, 1.0)
-    assert torch.allclose(m.vector(), (n.vector() + torch.tensor(START, dtype=torch.float32)) / 2) and not rl.state
+    clipped_step(n, alone, 1.0)
+    assert (
+        torch.allclose(m.vector(), (n.vector() + torch.tensor(START, dtype=torch.float32)) / 2)
+        and not rl.state
+    )
 
 
 def test_parameters_stay_the_same_objects():
@@ -110,13 +137,19 @@ def test_five_steps_with_a_weight_that_moves():
     """From pure SFT to pure RL in a straight line; the first and the last step are then one side's alone."""
     config = replace(CONFIG, weight=0.0, weight_end=1.0)
     weights = [average_weight(config, i, STEPS) for i in range(STEPS)]
-    assert weights == [0.0, 0.25, 0.5, 0.75, 1.0] and average_weight(replace(CONFIG, weight=0.3), 3, STEPS) == 0.3
+    assert (
+        weights == [0.0, 0.25, 0.5, 0.75, 1.0]
+        and average_weight(replace(CONFIG, weight=0.3), 3, STEPS) == 0.3
+    )
     assert average_weight(config, 0, 1) == 0.0
     m, rl, sft, rl_backward, sft_backward = set_up()
     w, adam_rl, adam_sft = START.copy(), Adam64(0.05, 0.999, 0.01), Adam64(0.2, 0.95, 0.1)
     for weight in weights:
         average_step(m, rl, sft, rl_backward, sft_backward, weight)
-        after_rl, after_sft = adam_rl.step(w, numpy_gradient(w, RL_GOAL, 2)), adam_sft.step(w, numpy_gradient(w, SFT_GOAL, 4))
+        after_rl, after_sft = (
+            adam_rl.step(w, numpy_gradient(w, RL_GOAL, 2)),
+            adam_sft.step(w, numpy_gradient(w, SFT_GOAL, 4)),
+        )
         w = weight * after_rl + (1 - weight) * after_sft
         assert np.abs(m.vector().detach().numpy() - w).max() < 1e-5
 
@@ -129,18 +162,40 @@ def test_the_sum_is_one_step_on_both_gradients():
         gradient = numpy_gradient(w, RL_GOAL, 2) + numpy_gradient(w, SFT_GOAL, 4)
         w = adam.step(w, gradient)
         assert np.abs(m.vector().detach().numpy() - w).max() < 1e-5
-        assert done["rl_grad_norm"] == done["sft_grad_norm"] == pytest.approx(np.sqrt((gradient**2).sum()), rel=1e-4)
+        assert (
+            done["rl_grad_norm"]
+            == done["sft_grad_norm"]
+            == pytest.approx(np.sqrt((gradient**2).sum()), rel=1e-4)
+        )
 
 
 def test_interleaving_and_the_curriculum():
-    sequence = lambda config, steps: " ".join("S" * len(sft_before(config, step)) + "R" for step in range(steps))
+    def sequence(config, steps):
+        before = sft_batches(replace(config, steps=steps))
+        assert len(before) == steps
+        return " ".join("S" * len(batches) + "R" for batches in before)
+
     assert sequence(replace(CONFIG, mode="interleave", interleave=3), 3) == "SSSR SSSR SSSR"
-    assert sequence(replace(CONFIG, mode="curriculum", curriculum=3), 12) == "SSSR SSR R SR R R R R R R R R"  # rounds of 1, 2, 3, 4 RL steps
-    assert sequence(CONFIG, 3) == sequence(replace(CONFIG, mode="sum"), 3) == "R R R"
-    for mode in ("interleave", "curriculum"):  # every SFT batch once, in order; the last range's end is their number
+    assert (
+        sequence(replace(CONFIG, mode="curriculum", curriculum=3), 12)
+        == "SSSR SSR R SR R R R R R R R R"
+    )  # rounds of 1, 2, 3, 4 RL steps
+    for mode in ("parallel", "sum"):  # an SFT batch with each update of RL, none before
+        config = replace(CONFIG, mode=mode, steps=3, mini_batches=2)
+        assert count_sft_steps(config) == 6
+        other = OtherMode(replace(config, mode="sum"), None, None, None)
+        other.make_sft_steps(0)
+        assert other.sft_before == []
+    for mode in (
+        "interleave",
+        "curriculum",
+    ):  # every SFT batch once, in order; the last range's end is their number
         config = replace(CONFIG, mode=mode)
-        batches = [i for step in range(config.steps) for i in sft_before(config, step)]
-        assert batches == list(range(sft_before(config, config.steps - 1).stop)) and len(batches) == {"interleave": 300, "curriculum": 305}[mode]
+        batches = [i for before in sft_batches(config) for i in before]
+        assert batches == list(range(sft_batches(config)[-1].stop))
+        assert (
+            len(batches) == count_sft_steps(config) == {"interleave": 300, "curriculum": 305}[mode]
+        )
 
 
 class Alive(TorchDispatchMode):
@@ -168,7 +223,7 @@ def test_the_snapshot_is_one_copy_of_the_weights():
     m = nn.Module()
     m.weights = nn.ParameterList([nn.Parameter(torch.randn(64, 64)) for _ in range(8)])
     tensor, copy = 64 * 64 * 4, 8 * 64 * 64 * 4
-    rl, sft = (common.adamw(m, 0.1, (0.9, 0.999), 0.01) for _ in range(2))
+    rl, sft = (adamw(m, 0.1, (0.9, 0.999), 0.01) for _ in range(2))
     gradients = [torch.ones_like(p) for p in m.parameters()]
 
     def backward():

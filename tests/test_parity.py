@@ -1,6 +1,6 @@
 """Our decoder against transformers' Olmo2ForCausalLM: hidden states, logits, gradients, sampling, files; all in fp32.
 
-    pip install -r tests/requirements.txt      # transformers; without it these tests are skipped
+pip install -r tests/requirements.txt      # transformers; without it these tests are skipped
 """
 
 import json
@@ -12,13 +12,16 @@ import torch
 from conftest import run
 from torch.nn.functional import cross_entropy
 
-import common
 import convert
 import model as M
 from data.tokenizer import get_tokenizer, to_json
+from plumbing.batches import pack, response_logprobs
+from plumbing.checkpoint import load_checkpoint, read_facts, save_checkpoint
 from sampler import sample
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install -r tests/requirements.txt")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed: pip install -r tests/requirements.txt"
+)
 BASE = dict(
     vocab_size=320, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
     max_position_embeddings=512, rms_norm_eps=1e-6, tie_word_embeddings=False, pad_token_id=None, bos_token_id=None, eos_token_id=5,
@@ -28,18 +31,51 @@ CONFIGS = {  # changes, rope_theta, lengths of the sequences
     "mha": ({}, 500_000.0, [3, 17, 40]),
     "gqa": ({"num_key_value_heads": 2}, 500_000.0, [1, 64]),
     "one key-value head": ({"num_key_value_heads": 1, "rms_norm_eps": 1e-5}, 10_000.0, [29, 5]),
-    "odd sizes": ({"hidden_size": 90, "intermediate_size": 77, "num_attention_heads": 15, "num_key_value_heads": 5, "vocab_size": 313}, 777.0, [31, 2, 9]),
-    "one layer": ({"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 1, "num_key_value_heads": 1}, 500_000.0, [50]),
-    "deep": ({"num_hidden_layers": 12, "hidden_size": 48, "intermediate_size": 100}, 500_000.0, [20, 33]),
-    "long": ({"max_position_embeddings": 4096, "hidden_size": 128, "num_key_value_heads": 2}, 500_000.0, [4096]),
+    "odd sizes": (
+        {
+            "hidden_size": 90,
+            "intermediate_size": 77,
+            "num_attention_heads": 15,
+            "num_key_value_heads": 5,
+            "vocab_size": 313,
+        },
+        777.0,
+        [31, 2, 9],
+    ),
+    "one layer": (
+        {
+            "num_hidden_layers": 1,
+            "hidden_size": 32,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+        },
+        500_000.0,
+        [50],
+    ),
+    "deep": (
+        {"num_hidden_layers": 12, "hidden_size": 48, "intermediate_size": 100},
+        500_000.0,
+        [20, 33],
+    ),
+    "long": (
+        {"max_position_embeddings": 4096, "hidden_size": 128, "num_key_value_heads": 2},
+        500_000.0,
+        [4096],
+    ),
 }
 
 
 def reference(name: str, seed: int = 0):
     """transformers' model with weights away from their initial ones, so that a swapped norm or a lost eps shows."""
     changes, theta, lengths = CONFIGS[name]
-    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": theta}} if transformers.__version__ >= "5" else {"rope_theta": theta}
-    hf = transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**{**BASE, **changes, **rope})).eval()
+    rope = (
+        {"rope_parameters": {"rope_type": "default", "rope_theta": theta}}
+        if transformers.__version__ >= "5"
+        else {"rope_theta": theta}
+    )
+    hf = transformers.Olmo2ForCausalLM(
+        transformers.Olmo2Config(**{**BASE, **changes, **rope})
+    ).eval()
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in hf.parameters():
@@ -56,7 +92,7 @@ def brought_in(hf, folder) -> M.Transformer:
     hf.save_pretrained(folder / "hf")
     (folder / "hf" / "tokenizer.json").write_text(json.dumps(small_tokenizer()))
     convert.main(["from-hf", str(folder / "hf"), "--out", str(folder / "ours.pt")])
-    return M.load_checkpoint(str(folder / "ours.pt"))[0]
+    return load_checkpoint(str(folder / "ours.pt"))[0]
 
 
 def small_tokenizer() -> dict:
@@ -100,8 +136,8 @@ def test_hidden_states_logits_and_gradients(name, tmp_path):
     for tokens in sequences:
         ids = torch.tensor([tokens])
         (cross_entropy(hf(ids).logits[0, :-1], ids[0, 1:], reduction="sum") / n).backward()
-    packed = common.pack([tokens[:1] for tokens in sequences], [tokens[1:] for tokens in sequences])
-    (-common.response_logprobs(ours, packed)[0].sum() / n).backward()
+    packed = pack([tokens[:1] for tokens in sequences], [tokens[1:] for tokens in sequences])
+    (-response_logprobs(ours, packed)[0].sum() / n).backward()
     gradients = dict(ours.named_parameters())
     for key, p in hf.named_parameters():
         grad = gradients[key.removeprefix("model.")].grad
@@ -114,7 +150,9 @@ def test_a_batch_is_what_each_is_alone(tmp_path):
     rng = random.Random(1)
     sequences = [[rng.randrange(320) for _ in range(n)] for n in (1, 30, 7, 64)]
     with torch.no_grad():
-        packed = ours.logits(ours.hidden(torch.tensor(sum(sequences, [])), [len(s) for s in sequences])).split([len(s) for s in sequences])
+        packed = ours.logits(
+            ours.hidden(torch.tensor(sum(sequences, [])), [len(s) for s in sequences])
+        ).split([len(s) for s in sequences])
         for tokens, logits in zip(sequences, packed):
             assert (logits - hf(torch.tensor([tokens])).logits[0]).abs().max() < 1e-4
 
@@ -126,7 +164,9 @@ def test_cached_decoding_is_their_full_forward(name, tmp_path):
     ours = unmasked(brought_in(hf, tmp_path))
     rng = random.Random(2)
     prompts = [[rng.randrange(313) for _ in range(n)] for n in (1, 2, 33, 9, 50)]
-    for prompt, (rollout,) in zip(prompts, sample(ours, prompts, max_new_tokens=40, temperature=0, eos=5, slots=3)):
+    for prompt, (rollout,) in zip(
+        prompts, sample(ours, prompts, max_new_tokens=40, temperature=0, eos=5, slots=3)
+    ):
         sequence = torch.tensor([prompt + rollout.tokens])
         with torch.no_grad():
             logits = hf(sequence).logits[0, len(prompt) - 1 : -1]  # (new, vocab)
@@ -134,7 +174,9 @@ def test_cached_decoding_is_their_full_forward(name, tmp_path):
         logp = logits.log_softmax(-1).gather(1, sequence[0, len(prompt) :, None])[:, 0]
         if rollout.logprobs[0] != 0:  # greedy decoding may report certainty
             assert (logp - torch.tensor(rollout.logprobs)).abs().max() < 1e-4
-        theirs = hf.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, pad_token_id=0)[0, len(prompt) :].tolist()
+        theirs = hf.generate(
+            torch.tensor([prompt]), max_new_tokens=40, do_sample=False, pad_token_id=0
+        )[0, len(prompt) :].tolist()
         assert theirs == rollout.tokens
 
 
@@ -142,7 +184,9 @@ def test_sampled_logprobs_are_theirs(tmp_path):
     hf, _ = reference("mha")
     ours = unmasked(brought_in(hf, tmp_path))
     prompts = [[1, 2, 3], [7], list(range(40))]
-    for prompt, group in zip(prompts, sample(ours, prompts, 4, 30, temperature=0.7, eos=5, slots=5)):
+    for prompt, group in zip(
+        prompts, sample(ours, prompts, 4, 30, temperature=0.7, eos=5, slots=5)
+    ):
         for rollout in group:
             sequence = torch.tensor([prompt + rollout.tokens])
             with torch.no_grad():
@@ -156,17 +200,26 @@ def test_what_goes_out_is_loaded_by_transformers(tmp_path):
     from conftest import tiny
 
     encoding = get_tokenizer("toy")
-    ours = tiny(encoding.n_vocab, n_kv_heads=2, rope_theta=77.0, norm_eps=3e-6).requires_grad_(False)
-    M.save_checkpoint(str(tmp_path / "4B.pt"), ours, {"tokenizer": "toy"})
+    ours = tiny(encoding.n_vocab, n_kv_heads=2, rope_theta=77.0, norm_eps=3e-6).requires_grad_(
+        False
+    )
+    save_checkpoint(str(tmp_path / "4B.pt"), ours, {"tokenizer": "toy"})
     convert.main(["to-hf", str(tmp_path / "4B.pt"), str(tmp_path / "hf")])
     hf = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     assert hf.dtype == torch.float32 and type(hf).__name__ == "Olmo2ForCausalLM"
-    assert (hf.config.eos_token_id, hf.config.pad_token_id) == (encoding.eot_token, encoding.eot_token + 1)
+    assert (hf.config.eos_token_id, hf.config.pad_token_id) == (
+        encoding.eot_token,
+        encoding.eot_token + 1,
+    )
     tokens = torch.tensor([encoding.encode_ordinary("say hana has 11 cards . buys 2 .")])
     with torch.no_grad():
         assert (hf(tokens).logits[..., : encoding.n_vocab] - ours(tokens)).abs().max() < 1e-4
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
-    assert (tokenizer.eos_token_id, tokenizer.pad_token_id, len(tokenizer)) == (encoding.eot_token, encoding.eot_token + 1, encoding.n_vocab)
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id, len(tokenizer)) == (
+        encoding.eot_token,
+        encoding.eot_token + 1,
+        encoding.n_vocab,
+    )
     for text in ("say hana has 11 cards . buys 2 .", " so \\boxed{ 13, 5}\n", "naïve 東京 🙂"):
         ids = tokenizer(text)["input_ids"]
         assert ids == encoding.encode_ordinary(text) and tokenizer.decode(ids) == text
@@ -185,7 +238,7 @@ def test_a_sharded_directory_of_theirs_is_the_same(tmp_path):
 def brought_in_again(folder) -> M.Transformer:
     (folder / "hf" / "tokenizer.json").write_text(json.dumps(small_tokenizer()))
     convert.main(["from-hf", str(folder / "hf"), "--out", str(folder / "ours.pt")])
-    return M.load_checkpoint(str(folder / "ours.pt"))[0]
+    return load_checkpoint(str(folder / "ours.pt"))[0]
 
 
 def test_the_round_trip_through_transformers_keeps_every_bit(tmp_path):
@@ -193,10 +246,15 @@ def test_the_round_trip_through_transformers_keeps_every_bit(tmp_path):
     hf, _ = reference("odd sizes")
     first = brought_in(hf, tmp_path)
     convert.main(["to-hf", str(tmp_path / "ours.pt"), str(tmp_path / "out")])
-    transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "again" / "hf")
+    transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").save_pretrained(
+        tmp_path / "again" / "hf"
+    )
     second = brought_in_again(tmp_path / "again")
     assert first.config == second.config
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_a_random_directory_runs_every_stage(tmp_path):
@@ -204,14 +262,36 @@ def test_a_random_directory_runs_every_stage(tmp_path):
     hf, _ = reference("gqa")
     brought_in(hf, tmp_path)
     data = tmp_path / "problems.jsonl"
-    rows = [{"question": f"What is {a} + {b} ?", "answer": str(a + b), "solutions": [f"{a} + {b} = {a + b}\n\\boxed{{{a + b}}}"]} for a in range(5) for b in range(5)]
+    rows = [
+        {
+            "question": f"What is {a} + {b} ?",
+            "answer": str(a + b),
+            "solutions": [f"{a} + {b} = {a + b}\n\\boxed{{{a + b}}}"],
+        }
+        for a in range(5)
+        for b in range(5)
+    ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sizes = ["--ckpt", tmp_path / "ours.pt", "--data", data, "--steps", "2"]
     rl = ["--prompts", "4", "--n", "4", "--max_response", "12"]
     run("grpo.py", *sizes, *rl)
     run("sft.py", *sizes, "--batch", "4")
     run("parallel.py", *sizes, *rl, "--sft_batch", "4")
-    run("evaluate.py", "--ckpt", tmp_path / "ours.rl.pt", "--data", data, "--problems", "6", "--n", "2", "--k", "1,2", "--max_response", "12")
+    run(
+        "evaluate.py",
+        "--ckpt",
+        tmp_path / "ours.rl.pt",
+        "--task",
+        data,
+        "--problems",
+        "6",
+        "--n",
+        "2",
+        "--k",
+        "1,2",
+        "--max_response",
+        "12",
+    )
     made = {name for name in os.listdir(tmp_path) if name.endswith((".pt", "results.jsonl"))}
     assert made == {"ours.pt", "ours.rl.pt", "ours.sft.pt", "ours.parallel.pt", "results.jsonl"}
-    assert M.read_facts(str(tmp_path / "ours.rl.pt"))["step"] == 2
+    assert read_facts(str(tmp_path / "ours.rl.pt"))["step"] == 2

@@ -23,6 +23,7 @@ import model as M
 from data.mixes import MIXES
 from fast import compiled, cpu, head, packed, paged
 from fast.sampling import weights_as_multiplied
+from plumbing.batches import response_hidden
 from plumbing.flags import launch
 from study import budget, costs, memory, stages
 from study.advice import advise
@@ -225,7 +226,7 @@ def test_activations_of_responses_that_share_prompts(monkeypatch):
     tokens = len(first) + len(second) + sum(map(len, responses))
     keys = sum(map(len, prompts)) + sum(map(len, responses))
     with torch.autocast("cpu", torch.bfloat16):
-        saved = saved_bytes(model, lambda model: model.response_hidden(prompts, responses))
+        saved = saved_bytes(model, lambda model: response_hidden(model, prompts, responses))
     predicted = memory.activation_bytes(model.config, tokens, "eager", keys=keys)
     assert predicted + casts(model) == pytest.approx(saved, rel=0.01)
 

@@ -8,16 +8,10 @@ import pytest
 
 from data import UserError
 from data.authors import authors_few_shot_text
+from data.held_out import train_and_val
 from data.problem import question_id
-from data.problems import (
-    INSTRUCTION,
-    Problem,
-    few_shot_text,
-    load_problems,
-    main,
-    prompt_text,
-    train_and_val,
-)
+from data.problem_report import report
+from data.problems import INSTRUCTION, Problem, few_shot_text, load_problems, prompt_text
 from data.sources import contamination, counted, last_boxed, load_openmath, row_to_problem
 
 SHARED = Path(__file__).parents[2] / "shared/data"
@@ -327,7 +321,7 @@ def test_contamination_is_found(tmp_path, capsys):
     tests = [Problem("t", long + ".", "1", (), "s"), Problem("u", "how many", "1", (), "s")]
     assert contamination(train, tests) == (2, 2)
     path = write(tmp_path, {"question": long, "answer": "1"})
-    main(path, path)
+    report(path, path)
     assert (
         f"contamination: of 1 training questions 1 stand in {path} test, 1 share 13 words"
         in capsys.readouterr().out

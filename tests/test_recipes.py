@@ -14,7 +14,8 @@ import model as M
 import parallel
 import sft
 from data.grader import extract, load_reward
-from data.problems import Problem, load_problems, train_and_val
+from data.held_out import train_and_val
+from data.problems import Problem, load_problems
 from data.tokenizer import get_tokenizer
 from sampler import Sampler
 

@@ -10,7 +10,7 @@ from conftest import tiny
 import sft
 from data.problems import Problem, load_problems, prompt_text
 from data.tokenizer import get_tokenizer
-from plumbing.batches import pack
+from plumbing.batches import pack, response_hidden
 from plumbing.examples import Examples
 
 SHARED = Path(__file__).parents[2] / "shared/data"
@@ -36,7 +36,7 @@ def as_the_model_gets_it(packed):
         return torch.arange(len(tokens))[:, None]
 
     model.hidden = hidden
-    places = model.response_hidden(packed.prompts, packed.responses)[:, 0]
+    places = response_hidden(model, packed.prompts, packed.responses)[:, 0]
     return given, places.tolist()
 
 
