@@ -4,10 +4,9 @@
     torchrun --nproc_per_node=8 evaluate.py --ckpt out/4B.pt --task gsm8k,general --shots 8
 
 Each problem gets n samples at temperature 0.6 and top_p 0.95 (the authors ran this; their paper
-names the temperature only). From the n verdicts follow the unbiased pass@k and a bootstrap interval
-over the problems. The row in results.jsonl carries (n, c) of every problem, so that any other k can
-be computed later. `general` is measured in plumbing/likelihood.py. Of the settings, `run` asks and
-grades as the authors' code did, and `written` has no top_p.
+names the temperature only). From the n verdicts follow the unbiased pass@k and an interval over the
+problems. A row carries (n, c) of every problem, so that any other k can be computed later. Of the
+settings, `run` asks and grades as the authors' code did, and `written` has no top_p.
 """
 
 import math
@@ -17,14 +16,13 @@ from dataclasses import dataclass
 from data import toy
 from data.grader import extract, grade
 from data.problems import Problem, is_toy, load_problems, with_kind
-from data.sources import counted
 from plumbing import checkpoint, presets, result_rows
 from plumbing.few_shot import build_prompts
 from plumbing.flags import launch
 from plumbing.intervals import interval
 from plumbing.likelihood import evaluate_general, is_likelihood
 from plumbing.prepare import install_fast, make_sampler
-from plumbing.ranks import merge_dicts, print0, rank
+from plumbing.ranks import merge_dicts, rank
 from plumbing.rollouts import sample_my_share, text_of
 
 
@@ -59,8 +57,7 @@ SETTINGS = presets.EVALUATE_SETTINGS
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Chance that k of the n samples, drawn without replacement, hold one of the c right ones.
 
-    1 - C(n - c, k) / C(n, k) (Chen et al. 2021). This is unbiased, unlike 1 - (1 - c / n)^k.
-    Raises ValueError unless c <= n and k <= n.
+    1 - C(n - c, k) / C(n, k) (Chen et al. 2021): unbiased, unlike 1 - (1 - c / n)^k.
     """
     if not (0 <= c <= n and 1 <= k <= n):
         raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, not n={n}, c={c}, k={k}")
@@ -96,19 +93,16 @@ def judge(problem: Problem, rollouts, encoding, config: Config) -> dict:
 
 
 def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
-    """Sample and judge, this rank's share of the problems; then the result over all of them."""
+    """Sample and judge this rank's share of the problems -> the result over all of them."""
     problems = with_kind(load_problems(task, config.split), config.kind)
-    first = f"; the first {config.problems:,} are evaluated" if config.problems else ""
-    print0(counted(task, config.split, problems) + first)
-    problems = problems[: config.problems or len(problems)]
+    problems = result_rows.first_problems(problems, task, config)
     asked = build_prompts(problems, config, task)
     prompts = [encoding.encode_ordinary(text) for text in asked]
     longest = max(map(len, prompts)) + config.max_response
     checkpoint.check_length(model, longest, "the longest prompt + --max_response")
     sampler = make_sampler(model, config.slots, config.kv_memory)
-    how = dict(n=config.n, max_new_tokens=config.max_response, seed=config.seed)
-    how |= dict(temperature=config.temperature, top_p=config.top_p)
-    how |= dict(progress=config.progress and rank() == 0)
+    how = dict(n=config.n, max_new_tokens=config.max_response, seed=config.seed, top_p=config.top_p)
+    how |= dict(temperature=config.temperature, progress=config.progress and rank() == 0)
     places, rollouts = sample_my_share(sampler, problems, prompts, encoding, **how)
     mine = {}  # place -> row
     for i, group in zip(places, rollouts):

@@ -165,9 +165,7 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--seeds", type=int, default=1, help="seeds 0 .. N-1, each with its own pre-training")
     add("--only", choices=RECIPES_OF_FIGURE, help="run only what this figure needs")
     add(
-        "--out",
-        default="",
-        help="folder; default out/<preset>; further seeds get <out>-seed1, ...",
+        "--out", default="", help="folder; default out/<preset>; further seeds get <out>-seed1, ..."
     )
     add(
         "--workers",

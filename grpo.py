@@ -5,10 +5,9 @@
 
 A step samples n rollouts of every prompt, grades each, compares each with its own group, and makes
 a few clipped policy-gradient updates: roll_out, score, group_advantages, policy_loss, update stand
-in this order. The flags of RLOptions (dynamic sampling, validation, own rewards) are in
-plumbing/rl_options.py. Of the settings, `written` is the paper's Table 1, `run` what the authors'
-code did, and `controlled` leaves out what confounds the comparison: format score and KL
-(docs/settings.md).
+in this order. Other flags (dynamic sampling, validation, own rewards) are those of RLOptions in
+plumbing/rl_options.py. Of the settings, `written` is the paper's Table 1, `run` the authors' code,
+and `controlled` has neither format score nor KL, which confound the comparison (docs/settings.md).
 """
 
 import gc
@@ -104,8 +103,7 @@ def roll_out(sampler, problems: list[Problem], encoding, config: Config, step: i
 def score(groups: Groups, encoding, config: Config, own_reward=None) -> None:
     """Grade every response: 1 if right, format_score if wrong but in one box, else 0.
 
-    The grader is that of evaluation. With `own_reward` (--reward), that is what is learned from,
-    and the grader's verdict is still kept.
+    With `own_reward` (--reward), that is what is learned from; the grader's verdict is still kept.
     """
     groups.texts = []
     rewards = []
@@ -132,8 +130,7 @@ def group_advantages(rewards: torch.Tensor, normalize: str = "std") -> torch.Ten
     A group whose rewards are all equal gets exactly 0.
     """
     centred = rewards - rewards.mean(1, keepdim=True)
-    all_equal = (rewards == rewards[:, :1]).all(1)  # (P,)
-    centred[all_equal] = 0.0  # not the rounding error of the mean
+    centred[(rewards == rewards[:, :1]).all(1)] = 0.0  # not the rounding error of the mean
     if normalize == "std" and rewards.shape[1] > 1:
         centred = centred / (rewards.std(1, keepdim=True) + 1e-6)
     return centred
@@ -157,14 +154,12 @@ def policy_loss(
     clipped = -advantage * ratio.clamp(1 - clip_low, 1 + clip_high)
     loss = torch.maximum(unclipped, clipped)
     if dual_clip:
-        bounded = torch.minimum(loss, -advantage * dual_clip)
-        loss = torch.where(advantage < 0, bounded, loss)
+        loss = torch.where(advantage < 0, torch.minimum(loss, -advantage * dual_clip), loss)
     if tis:
         loss = loss * (old_logp - sampler_logp).clamp(-20, 20).exp().clamp(max=tis)
     bites = clipped > unclipped
-    metrics = {"ratio": ratio, "clip_fraction": bites}
-    metrics["clipped_low"] = bites & (advantage < 0)
-    metrics["clipped_high"] = bites & (advantage > 0)
+    metrics = {"clipped_low": bites & (advantage < 0), "clipped_high": bites & (advantage > 0)}
+    metrics |= {"ratio": ratio, "clip_fraction": bites}
     if ref_logp is not None:
         d = (ref_logp - logp).clamp(-20, 20)
         k3 = (d.exp() - d - 1).clamp(max=10)
@@ -176,9 +171,8 @@ def policy_loss(
 def denominator(kind: str, lengths, sequence, n_tokens, n_rollouts, max_response):
     """What the loss of each token is divided by before all are summed: a number, or (R,).
 
-    lengths (S,) response tokens of the rollouts of a pack, sequence (R,) the rollout of each token.
-    The two counts are of the whole mini-batch over all ranks, so neither micro_tokens nor the
-    number of ranks changes the objective, except that of micro-mean.
+    lengths (S,) tokens of a pack's responses, sequence (R,) the response of each token. The counts
+    are of the mini-batch over all ranks: memory and ranks change no objective but micro-mean's.
     """
     if kind == "sequence-mean":  # every rollout weighs the same: GRPO (Shao et al. 2024)
         return n_rollouts * lengths[sequence]
@@ -189,18 +183,19 @@ def denominator(kind: str, lengths, sequence, n_tokens, n_rollouts, max_response
     return n_tokens  # every token weighs the same: DAPO (Yu et al. 2025)
 
 
-def update(model, reference, optimizer, config: Config, groups: Groups) -> dict:
+def update(run: Run, optimizer, step: int, groups: Groups) -> dict:
     """One optimizer step per mini-batch -> metrics of the step, over all ranks."""
-    old_logprobs(model, groups, config)
+    config = run.config
+    old_logprobs(run.model, groups, config)
     sums = []
     highest = []
     norms = []
     for m in range(config.mini_batches):
         chosen = mini_batch(groups, m, config)
-        of_tokens, most = policy_backward(model, reference, groups, chosen, config)
+        of_tokens, most = policy_backward(run.model, run.reference, groups, chosen, config)
         sums.append(of_tokens)
         highest.append(most)
-        norms.append(clipped_step(model, optimizer, config.grad_clip))
+        norms.append(clipped_step(run.model, optimizer, config.grad_clip))
     return update_metrics(sums, highest, norms)
 
 
@@ -241,24 +236,21 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
     return of_tokens.sums, of_tokens.highest
 
 
-# --------------------------------------------------------------------------------------- the run
-
-
 def score_rollouts(run: Run, problems: list[Problem], config: Config, step: int) -> Groups:
     """Rollouts of these problems with their rewards."""
     start = time.time()
     groups = roll_out(run.sampler, problems, run.encoding, config, step)
-    sampled = time.time()
+    groups.seconds["sample"] = time.time() - start
     score(groups, run.encoding, config, run.own_reward)
-    groups.seconds = {"sample": sampled - start, "score": time.time() - sampled}
+    groups.seconds["score"] = time.time() - start - groups.seconds["sample"]
     return groups
 
 
 def draw_groups(run: Run, step: int) -> Groups:
     """A batch of problems, as a function of (seed, step), with rewards and advantages."""
     config = run.config
-    indices = batch_indices(len(run.problems), config.prompts, step, config.seed, "grpo")
-    groups = score_rollouts(run, [run.problems[i] for i in indices], config, step)
+    batch = batch_indices(len(run.problems), config.prompts, step, config.seed, "grpo")
+    groups = score_rollouts(run, [run.problems[i] for i in batch], config, step)
     groups.advantages = group_advantages(groups.rewards, config.normalize)
     return groups
 
@@ -296,8 +288,7 @@ def main(config: Config) -> None:
         return
     optimizer = adamw(run.model, config.lr, (0.9, config.beta2), config.weight_decay)
     print_plan(run)
-    learn = partial(update, run.model, run.reference, optimizer, config)
-    train(run, "rl", [optimizer], lambda step, groups: learn(groups))
+    train(run, "rl", [optimizer], partial(update, run, optimizer))
 
 
 if __name__ == "__main__":

@@ -80,8 +80,7 @@ class RMSNorm(nn.Module):
 def rope_angles(positions: torch.Tensor, config: ModelConfig) -> tuple[torch.Tensor, torch.Tensor]:
     """positions (N,) -> cos and signed sin, (N, 1, head_dim) in fp32.
 
-    Pair i of a head turns by position * theta^(-2i / head_dim) radians, rounded as OLMo2 rounds: to
-    divide the position instead moves logits by 1e-4 at position 4,000.
+    Pair i of a head turns by position * theta^(-2i / head_dim) radians, rounded as OLMo2 does it.
     """
     even = torch.arange(0, config.head_dim, 2, device=positions.device, dtype=torch.float32)
     frequency = 1.0 / config.rope_theta ** (even / config.head_dim)  # (head_dim / 2,)
@@ -92,19 +91,13 @@ def rope_angles(positions: torch.Tensor, config: ModelConfig) -> tuple[torch.Ten
 
 
 def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn the pairs (i, i + head_dim / 2) of x (N, heads, head_dim), in fp32.
-
-    (a, b) becomes (a cos - b sin, b cos + a sin); `sin` has the minus in its first half.
-    """
+    """Turn the pairs (a, b) = (x[i], x[i + head_dim / 2]) to (a cos - b sin, b cos + a sin)."""
     swapped = x.float().roll(x.shape[-1] // 2, dims=-1)  # (b, a)
     return torch.addcmul(x.float() * cos, swapped, sin).to(x.dtype)
 
 
 def causal_attention(lengths: list[int], device: torch.device):
-    """`attend` for packed sequences of these lengths: a token sees itself and what came before it.
-
-    The sequences stand one after another in N = sum(lengths) rows. Each attends to itself alone.
-    """
+    """`attend` for sequences that stand one after another, each of which sees itself alone."""
 
     def attend(layer, q, k, v):  # q (N, n_heads, head_dim); k, v (N, n_kv_heads, head_dim)
         outputs = []
@@ -150,9 +143,7 @@ class MLP(nn.Module):  # SwiGLU
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # (N, d_model)
 
 
-class Block(nn.Module):
-    """OLMo2 normalises what a sublayer writes into the stream, not what it reads from there."""
-
+class Block(nn.Module):  # OLMo2 normalises what a sublayer writes, not what it reads
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.self_attn = Attention(config, layer)
@@ -166,11 +157,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The decoder. Parameter names are Hugging Face's for OLMo2, without their prefix `model.`.
-
-    On one model, fast/ may put quicker functions of the same values in the place of `attention`,
-    `logits` and `logprobs` (plumbing/prepare.py).
-    """
+    """The decoder. Parameter names are Hugging Face's for OLMo2, without their prefix `model.`."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -179,7 +166,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.lm_head = nn.Linear(config.d_model, config.padded_vocab_size, bias=False)
-        self.attention = causal_attention
+        self.attention = causal_attention  # fast/ may put a quicker one here, on one model
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """tokens (B, T) int64 -> logits (B, T, vocab_size)."""
@@ -201,10 +188,9 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def logits(self, hidden: torch.Tensor, padding: bool = False) -> torch.Tensor:
-        """(N, d_model) -> (N, vocab_size) in fp32.
+        """(N, d_model) -> (N, vocab_size) in fp32; with `padding`, of the head's padding rows too.
 
-        Rows of the head past vocab_size are padding: they have no probability and are not sampled.
-        With `padding` they are there, as in programs that do not know which rows are padding.
+        Those are never trained and never sampled, but other programs do not know which they are.
         """
         rows = self.config.padded_vocab_size if padding else self.config.vocab_size
         with torch.autocast(hidden.device.type, enabled=False):
@@ -250,11 +236,9 @@ class Transformer(nn.Module):
             else:
                 p.fill_(1.0)
 
-    def num_parameters(self, embeddings: bool = True) -> int:
-        """All weights, or those besides the embedding and the head."""
-        outer = ("embed_tokens.weight", "lm_head.weight")
-        counts = {name: p.numel() for name, p in self.named_parameters()}
-        return sum(n for name, n in counts.items() if embeddings or name not in outer)
+    def num_parameters(self, embeddings: bool = True) -> int:  # or without embedding and head
+        outer = 0 if embeddings else self.embed_tokens.weight.numel() + self.lm_head.weight.numel()
+        return sum(p.numel() for p in self.parameters()) - outer
 
 
 if __name__ == "__main__":

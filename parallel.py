@@ -6,7 +6,7 @@
 The algorithm box of the paper (its figure 8) is `average_step`; averaging halves the effective rate
 of each side. The RL half is grpo.py's, the SFT half is sft.py's. If RL has several mini-batches,
 each is averaged with an SFT batch of its own, as in the authors' code. Three other ways to combine
-the two, which the authors tried (--mode interleave, curriculum, sum), are in plumbing/modes.py.
+the two (--mode interleave, curriculum, sum) are in plumbing/modes.py.
 """
 
 from dataclasses import dataclass
@@ -95,10 +95,9 @@ def main(config: Config) -> None:
         return
     model = run.model
     data = load_examples(config, run.encoding, run.problems)
-    hows = ((0.9, config.beta2), config.weight_decay)
-    optimizers = [adamw(model, config.lr, *hows)]
-    if config.mode == "parallel":  # the other modes have one for both halves
-        optimizers.append(adamw(model, config.sft_lr, *hows))
+    rates = [config.lr, config.sft_lr] if config.mode == "parallel" else [config.lr]
+    how = ((0.9, config.beta2), config.weight_decay)
+    optimizers = [adamw(model, rate, *how) for rate in rates]  # the other modes have one for both
     averages = config.steps * config.mini_batches
     sft_steps = modes.count_sft_steps(config)
     modes.print_plan(run, len(data))
@@ -117,9 +116,7 @@ def main(config: Config) -> None:
         halves = (rl_half, partial(sft_half, i))
         return average_step(model, *optimizers, *halves, weight, config.grad_clip)
 
-    other = None
-    if config.mode != "parallel":
-        other = modes.OtherMode(config, model, optimizers[0], sft_half)
+    other = modes.other_mode(config, model, optimizers[0], sft_half)
 
     def update(step: int, groups) -> dict:
         grpo.old_logprobs(model, groups, config)

@@ -17,13 +17,13 @@ import torch
 
 from model import Transformer
 from plumbing import presets, pretrain_setup
-from plumbing.batches import ahead, batch_indices, idle_pass
+from plumbing.batches import ahead, idle_pass
 from plumbing.checkpoint import is_finished
 from plumbing.flags import launch
 from plumbing.log import Log
 from plumbing.optimizer import adamw, clipped_step, lr_factor, set_lr
 from plumbing.prepare import ComputeFlags, prepare
-from plumbing.ranks import all_sum, autocast, device, pad_to_longest_rank, print0, rank, world
+from plumbing.ranks import all_sum, autocast, device, pad_to_longest_rank, print0, rank
 from plumbing.resume import Resume, collecting_by_hand, stop_signal
 from plumbing.units import count
 from plumbing.watchdog import phase
@@ -37,9 +37,7 @@ class Config(ComputeFlags):
     out: str = ""  # folder of the checkpoints; default out/<preset>
     seed: int = 0  # initial weights, text of the toy world, order of rows
     tokens: str = "50B"  # the run's length; the learning rate decays over it
-    keep: str = presets.CHECKPOINTS[
-        "1B"
-    ]  # token counts of the checkpoints kept, each a file <t>.pt
+    keep: str = presets.CHECKPOINTS["1B"]  # token counts of the checkpoints that are kept
     batch: int = 512  # sequences per step, over all ranks
     seq_len: int = 4096  # tokens per sequence
     lr: float = 4e-4  # peak learning rate
@@ -55,21 +53,6 @@ class Config(ComputeFlags):
 
 
 PRESETS = presets.PRETRAIN
-
-
-def read_batches(config: Config, corpus, steps):
-    """For each step, yield this rank's rows as micro-batches: a list of (b, seq_len) tensors."""
-    b = max(1, config.micro_tokens // config.seq_len)  # rows per micro-batch
-    for step in steps:
-        rows = batch_indices(len(corpus), config.batch, step, config.seed, "pretrain")
-        rows = rows[rank() :: world()]
-        micro_batches = []
-        for i in range(0, len(rows), b):
-            tokens = torch.from_numpy(corpus[rows[i : i + b]].astype("int64"))  # (b, seq_len)
-            if device().type == "cuda":
-                tokens = tokens.pin_memory()  # so that the copy to the GPU runs while it computes
-            micro_batches.append(tokens)
-        yield micro_batches
 
 
 def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
@@ -94,18 +77,17 @@ def main(config: Config) -> None:
     keep = pretrain_setup.checkpoints_to_keep(config, folder)
     if is_finished(keep[max(keep)], config):
         return
-    corpus = pretrain_setup.open_corpus_together(
-        config, folder, steps * tokens_per_step
-    )  # (rows, seq_len)
+    n_tokens = steps * tokens_per_step
+    corpus = pretrain_setup.open_corpus_together(config, folder, n_tokens)  # (rows, seq_len)
     model = pretrain_setup.new_model(config)
     prepare(model, config)
-    betas = (0.9, config.beta2)
-    optimizer = adamw(model, config.lr, betas, config.weight_decay, decay_embedding=False)
+    how = ((0.9, config.beta2), config.weight_decay)
+    optimizer = adamw(model, config.lr, *how, decay_embedding=False)
     pretrain_setup.print_plan(model, config, steps, len(corpus))
     resume = Resume(os.path.join(folder, "pretrain"), config, model, optimizer)
     start = resume.load()
     log = Log(os.path.join(folder, "pretrain"), start)
-    batches = ahead(read_batches(config, corpus, range(start, steps)))  # read during a step
+    batches = ahead(pretrain_setup.read_batches(config, corpus, range(start, steps)))
     warmup_steps = count(config.warmup) // tokens_per_step
     n_targets = config.batch * (config.seq_len - 1)  # of a step, over all ranks
     clock = time.time()

@@ -1,12 +1,11 @@
 """Batched sampling with a KV cache: what reinforcement learning spends most of its time on.
 
 A fixed number of slots decode together, one token per slot and step. A slot whose rollout has ended
-is given to the next one that waits. Every draw is a function of (seed, step, problem, rollout,
-position) and of nothing else, so neither slots nor order, restarts or ranks change which tokens are
-sampled.
+is given to the next that waits. Every draw is a function of (seed, step, problem, rollout,
+position) alone, so neither slots nor order, restarts or ranks change which tokens are sampled.
 
-Read `Sampler.sample` first, then `Cache`, which is what makes a step cheap, and `draw`, which turns
-logits into a token. A is the number of rollouts at work, V the size of the vocabulary.
+Read `Sampler.sample` first, then `Cache`, which makes a step cheap, and `draw`, which turns logits
+into a token. A is the number of rollouts at work, V the size of the vocabulary.
 """
 
 from collections import deque
@@ -69,9 +68,8 @@ class Sampler:
         """
         budgets = check_lengths(self.model, prompts, n, max_new_tokens)
         keys = rollout_keys(seed, step, problem_ids or range(len(prompts)), n)
-        requests = []
-        for i, (budget, key) in enumerate(zip(budgets, keys)):
-            requests.append(Request(prompts[i // n], budget, key))
+        asked = [prompt for prompt in prompts for _ in range(n)]
+        requests = [Request(*parts) for parts in zip(asked, budgets, keys)]
         waiting = deque(requests)
         empty = list(range(min(self.slots, len(requests))))
         live = []  # the requests that decode

@@ -3,11 +3,10 @@
     python sft.py --ckpt out/toy/3.6M.pt
     torchrun --nproc_per_node=8 sft.py --ckpt out/4B.pt --solutions all
 
-The loss is next-token loss on the worked solution and its end-of-text token; the prompt is read and
-never learned. Both recipes take the same number of optimizer steps, as the authors' did: Gold sees
-more solutions per problem, not more updates. Of the settings, `written` draws the one solution as
-the paper says, and `run` sums the loss over tokens and keeps the file's order, as the authors' code
-did.
+The loss is next-token loss on the worked solution and its end-of-text token; the prompt is never
+learned. Both recipes take the same number of steps, as the authors' did: Gold sees more solutions
+per problem, not more updates. Of the settings, `written` draws the one solution, and `run` sums the
+loss over tokens and keeps the file's order, as the authors' code did.
 """
 
 import gc
@@ -56,9 +55,8 @@ SETTINGS = presets.SFT_SETTINGS
 def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "mean") -> dict:
     """Add the gradient of the next-token loss on the whole step's batch to the model's gradient.
 
-    Every rank takes its share of the examples. The sum over tokens is divided once, by the count
-    of the whole step, or by nothing for loss "sum".
-    Returns loss (the mean over the step's response tokens, in nats) and tokens (their number).
+    Every rank takes its share. The sum over tokens is divided once, by the count of the whole step,
+    or by nothing for loss "sum". -> loss: mean over the response tokens, in nats; tokens: how many
     """
     n_tokens = sum(len(example.response) for example in batch)
     denominator = n_tokens if loss == "mean" else 1

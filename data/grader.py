@@ -6,14 +6,13 @@ r"""The only judge: does a response end in the right answer? Reward and verdict 
 
 Which answers count. For math: `\boxed{...}`. For gsm8k: `\boxed{...}`, `#### N`, the words "the
 answer is N" and a line "A: N", since base models often write neither mark. The last one counts, so
-a model may correct itself but not hedge. An empty or unclosed box is no answer, nor is one that is
+a model may correct itself but not hedge: an empty or unclosed box is no answer, nor is one that is
 taken back ("Wait, that is wrong") or followed by "or". What comes after a question that the model
 invents ("Question:", "Q:", "Problem:") is not read.
 
-What is equal. Numbers are compared here, as exact fractions and without tolerance: 0.5 = 1/2, but
-0.25 is not 25%. Everything else is compared form by form in data/latex.py, so "18 or 20" is right
-only if the reference answer says the same. Units are dropped, unless both sides name a different
-one. What cannot be read is wrong. Nothing is evaluated, and work and recursion are bounded.
+What is equal. Numbers are compared as exact fractions: 0.5 = 1/2, but 0.25 is not 25%. All else is
+compared form by form in data/latex.py: "18 or 20" is right only if the reference answer says so.
+Units are dropped, unless both sides name a different one. What cannot be read is wrong.
 """
 
 import re
@@ -32,8 +31,7 @@ PLAIN_NUMBER = re.compile(r"[+-]?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(?:\.[0
 def grade(response: str, answer: str, kind: str = "math", rule: str = "ours") -> bool:
     """True if the last committed answer of `response` equals the reference `answer`.
 
-    `kind` is "gsm8k", "math", or "ordered", which is math for an answer whose bare list ("5, 4")
-    must keep its order.
+    `kind` is "gsm8k", "math", or "ordered": math whose bare lists ("5, 4") must keep their order.
     """
     assert kind in KINDS, f"unknown kind {kind!r}"
     assert rule in ("ours", "authors"), f"unknown rule {rule!r}"
@@ -56,8 +54,8 @@ def reward(
 ) -> float:
     """1.0 if right; `format_score` if wrong but with exactly one readable final answer; else 0.0.
 
-    The paper sets format_score to 0.1 (its code in effect paid 0). A model can easily earn it by
-    boxing anything many times, hence "exactly one". For gsm8k that one must be made of numbers.
+    The paper sets it to 0.1 (its code in effect paid 0). A model can easily earn it by boxing many
+    things, hence "exactly one". For gsm8k that one must be made of numbers.
     """
     if grade(response, answer, kind, rule):
         return 1.0

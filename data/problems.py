@@ -18,9 +18,8 @@ from data.sources import NAMES
 
 
 def prompt_text(problem: Problem) -> str:
-    """The zero-shot prompt: the question, the instruction and a line's end.
-
-    The response follows directly, without chat roles, as in the authors' template.
+    """The zero-shot prompt, as in the authors' template: the response follows without chat
+    roles.
     """
     return f"{problem.question} {INSTRUCTION}\n"
 

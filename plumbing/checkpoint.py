@@ -18,9 +18,9 @@ import sys
 import torch
 
 from data import UserError
+from data.files import write_aside
 from data.tokenizer import get_tokenizer
 from model import ModelConfig, Transformer
-from plumbing.files import write_aside
 from plumbing.ranks import device, print0, rank, world
 
 # ------------------------------------------------------------------------------------ the file

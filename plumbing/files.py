@@ -4,8 +4,6 @@ import fcntl
 import json
 import os
 
-from data.files import write_aside  # noqa: F401  it stands in data/, which imports nothing from here
-
 
 def read_rows(path: str) -> list[dict]:
     """The JSON lines of a file; none where there is no file.

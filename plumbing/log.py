@@ -2,8 +2,9 @@
 
 import json
 
+from data.files import write_aside
 from plumbing.checkpoint import stem
-from plumbing.files import read_rows, write_aside
+from plumbing.files import read_rows
 from plumbing.ranks import rank
 
 

@@ -66,6 +66,13 @@ def count_sft_steps(config) -> int:
     return config.steps * config.mini_batches
 
 
+def other_mode(config, model, optimizer, sft_half):
+    """None where the mode is parallel.py's own."""
+    if config.mode == "parallel":
+        return None
+    return OtherMode(config, model, optimizer, sft_half)
+
+
 class OtherMode:
     """The steps of the modes above; `sft_half(i)` leaves SFT batch i's gradient in the model."""
 

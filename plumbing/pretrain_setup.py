@@ -4,14 +4,17 @@ import math
 import os
 from dataclasses import replace
 
+import torch
+
 from data import UserError
 from data.corpus import open_corpus
 from data.tokenizer import PAD, get_tokenizer, pad_token
 from model import PRESETS as MODELS
 from model import Transformer
+from plumbing.batches import batch_indices
 from plumbing.checkpoint import make_facts, save_checkpoint
 from plumbing.flags import check
-from plumbing.ranks import device, gather_objects, print0, rank
+from plumbing.ranks import device, gather_objects, print0, rank, world
 from plumbing.sharding import full_weights
 from plumbing.units import count
 
@@ -112,3 +115,18 @@ def print_plan(model: Transformer, config, steps: int, n_rows: int) -> None:
         f"{steps} steps of {config.batch} x {config.seq_len} = {tokens:,} tokens, "
         f"{epochs:.2f} passes over {n_rows:,} rows"
     )
+
+
+def read_batches(config, corpus, steps):
+    """For each step, yield this rank's rows as micro-batches: a list of (b, seq_len) tensors."""
+    b = max(1, config.micro_tokens // config.seq_len)  # rows per micro-batch
+    for step in steps:
+        rows = batch_indices(len(corpus), config.batch, step, config.seed, "pretrain")
+        rows = rows[rank() :: world()]
+        micro_batches = []
+        for i in range(0, len(rows), b):
+            tokens = torch.from_numpy(corpus[rows[i : i + b]].astype("int64"))  # (b, seq_len)
+            if device().type == "cuda":
+                tokens = tokens.pin_memory()  # so that the copy to the GPU runs while it computes
+            micro_batches.append(tokens)
+        yield micro_batches

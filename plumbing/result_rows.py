@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from data.benchmarks import BENCHMARKS
 from data.grader import extract, grade
 from data.problems import NAMES
+from data.sources import counted
 from plumbing.files import append_row, read_rows
 from plumbing.flags import check
 from plumbing.likelihood import is_likelihood
@@ -60,6 +61,13 @@ def row_key(config, task: str, facts: dict) -> dict:
         fields += ["split", "shots", "style", "examples", "n", "k", "temperature", "top_p"]
         fields += ["max_response", "kind", "rule", "seed"]
     return {"id": facts["id"], "task": task} | {name: getattr(config, name) for name in fields}
+
+
+def first_problems(problems: list, task: str, config) -> list:
+    """The problems that are evaluated, after a line that says how many the set has."""
+    first = f"; the first {config.problems:,} are evaluated" if config.problems else ""
+    print0(counted(task, config.split, problems) + first)
+    return problems[: config.problems or len(problems)]
 
 
 def show_sample(asked: str, text: str, problem, config) -> None:

@@ -180,11 +180,11 @@ def test_interleaving_and_the_curriculum():
         sequence(replace(CONFIG, mode="curriculum", curriculum=3), 12)
         == "SSSR SSR R SR R R R R R R R R"
     )  # rounds of 1, 2, 3, 4 RL steps
-    for mode in ("parallel", "sum"):  # an SFT batch with each update of RL, none before
-        config = replace(CONFIG, mode=mode, steps=3, mini_batches=2)
-        assert count_sft_steps(config) == 6
-        other = OtherMode(replace(config, mode="sum"), None, None, None)
-        other.make_sft_steps(0)
+    for mode in ("parallel", "sum"):  # one with each update of RL
+        assert count_sft_steps(replace(CONFIG, mode=mode, steps=3, mini_batches=2)) == 6
+    other = OtherMode(replace(CONFIG, mode="sum"), None, None, None)
+    for step in range(3):  # and none before it
+        other.make_sft_steps(step)
         assert other.sft_before == []
     for mode in (
         "interleave",

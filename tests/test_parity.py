@@ -9,7 +9,7 @@ import random
 
 import pytest
 import torch
-from conftest import run
+from conftest import quick, run, tiny
 from torch.nn.functional import cross_entropy
 
 import convert
@@ -22,6 +22,7 @@ from sampler import sample
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install -r tests/requirements.txt"
 )
+BOTH = pytest.mark.parametrize("prepare", [lambda m: m, quick], ids=["plain", "fast"])
 BASE = dict(
     vocab_size=320, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
     max_position_embeddings=512, rms_norm_eps=1e-6, tie_word_embeddings=False, pad_token_id=None, bos_token_id=None, eos_token_id=5,
@@ -111,10 +112,11 @@ def unmasked(model: M.Transformer) -> M.Transformer:
     return model
 
 
+@BOTH
 @pytest.mark.parametrize("name", CONFIGS)
-def test_hidden_states_logits_and_gradients(name, tmp_path):
+def test_hidden_states_logits_and_gradients(name, tmp_path, prepare):
     hf, sequences = reference(name)
-    ours = unmasked(brought_in(hf, tmp_path))
+    ours = prepare(unmasked(brought_in(hf, tmp_path)))
     blocks = []
     for block in ours.layers:
         block.register_forward_hook(lambda module, args, out: blocks.append(out))
@@ -144,9 +146,10 @@ def test_hidden_states_logits_and_gradients(name, tmp_path):
         assert (grad - p.grad).abs().max() < 1e-4 * p.grad.abs().max(), key
 
 
-def test_a_batch_is_what_each_is_alone(tmp_path):
+@BOTH
+def test_a_batch_is_what_each_is_alone(tmp_path, prepare):
     hf, _ = reference("gqa")
-    ours = unmasked(brought_in(hf, tmp_path))
+    ours = prepare(unmasked(brought_in(hf, tmp_path)))
     rng = random.Random(1)
     sequences = [[rng.randrange(320) for _ in range(n)] for n in (1, 30, 7, 64)]
     with torch.no_grad():
@@ -157,11 +160,12 @@ def test_a_batch_is_what_each_is_alone(tmp_path):
             assert (logits - hf(torch.tensor([tokens])).logits[0]).abs().max() < 1e-4
 
 
+@BOTH
 @pytest.mark.parametrize("name", ["gqa", "odd sizes"])
-def test_cached_decoding_is_their_full_forward(name, tmp_path):
+def test_cached_decoding_is_their_full_forward(name, tmp_path, prepare):
     """Prompts of mixed lengths, greedy: ids equal to transformers' full forward token by token, log-probs < 1e-4."""
     hf, _ = reference(name)
-    ours = unmasked(brought_in(hf, tmp_path))
+    ours = prepare(unmasked(brought_in(hf, tmp_path)))
     rng = random.Random(2)
     prompts = [[rng.randrange(313) for _ in range(n)] for n in (1, 2, 33, 9, 50)]
     for prompt, (rollout,) in zip(
@@ -180,9 +184,10 @@ def test_cached_decoding_is_their_full_forward(name, tmp_path):
         assert theirs == rollout.tokens
 
 
-def test_sampled_logprobs_are_theirs(tmp_path):
+@BOTH
+def test_sampled_logprobs_are_theirs(tmp_path, prepare):
     hf, _ = reference("mha")
-    ours = unmasked(brought_in(hf, tmp_path))
+    ours = prepare(unmasked(brought_in(hf, tmp_path)))
     prompts = [[1, 2, 3], [7], list(range(40))]
     for prompt, group in zip(
         prompts, sample(ours, prompts, 4, 30, temperature=0.7, eos=5, slots=5)
@@ -197,8 +202,6 @@ def test_sampled_logprobs_are_theirs(tmp_path):
 
 def test_what_goes_out_is_loaded_by_transformers(tmp_path):
     """A trained toy checkpoint: AutoModel gives its logits (theta, eps, sizes from the config), AutoTokenizer its ids."""
-    from conftest import tiny
-
     encoding = get_tokenizer("toy")
     ours = tiny(encoding.n_vocab, n_kv_heads=2, rope_theta=77.0, norm_eps=3e-6).requires_grad_(
         False

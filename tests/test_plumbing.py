@@ -1,6 +1,7 @@
 """Flags, units, batches, learning rates, facts, resume files, logs."""
 
 import gc
+import importlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,13 @@ def test_help_is_inherited_and_a_subclass_has_the_last_word(capsys):
     for text in ("another rate (default 2.0)", "of its own (default 5)", "nucleus (default 1.0)"):
         assert text in said
     assert "peak learning rate" not in said
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "grpo", "parallel", "evaluate"])
+def test_every_flag_of_every_stage_has_its_help(stage):
+    """Also where the formatter would have moved a comment to another line."""
+    config = importlib.import_module(stage).Config
+    assert flags.field_comments(config).keys() >= {field.name for field in fields(config)}
 
 
 def test_token_counts():

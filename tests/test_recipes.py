@@ -8,16 +8,25 @@ import pytest
 import torch
 from conftest import run, tiny
 
-import common
 import grpo
-import model as M
 import parallel
 import sft
-from data.grader import extract, load_reward
+from data import UserError
+from data.grader import extract, reward
 from data.held_out import train_and_val
-from data.problems import Problem, load_problems
+from data.problems import Problem, load_problems, prompt_text
 from data.tokenizer import get_tokenizer
-from sampler import Sampler
+from plumbing.batches import batch_indices
+from plumbing.checkpoint import load_checkpoint, output_path, read_facts, read_file, save_checkpoint
+from plumbing.examples import Example
+from plumbing.files import read_rows
+from plumbing.flags import parse_flags
+from plumbing.log import Log
+from plumbing.optimizer import adamw, clipped_step
+from plumbing.own_reward import load_reward
+from plumbing.rl_options import draw_until_mixed, keep_mixed, load_prompts
+from plumbing.rl_setup import set_up
+from sampler import Rollout
 
 ENCODING = get_tokenizer("toy")
 SMALL = dict(prompts=8, n=8, max_prompt=40, max_response=8, log_every=100)
@@ -26,12 +35,24 @@ SFT = dict(steps=30, batch=16, max_prompt=40, max_response=8, log_every=100)
 PARALLEL = dict(**SMALL, steps=12, sft_batch=16)
 
 
+# Tests of values run the plain program and the one with fast/.
+BOTH = pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
+
+
 def write_problems(path, n=40):
     """How many cards, always 5: little to learn, so a few steps are enough to see a recipe learn it. Two solutions each."""
     rows = []
     for i in range(n):
         question = f"say ann has {i % 20} cards . bea has {i // 20} . how many now ?"
-        rows.append({"question": question, "answer": "5", "solutions": [" so \\boxed{ 5}", " now \\boxed{ 5}"], "source": "toy"})
+        rows.append(
+            {
+                "question": question,
+                "answer": "5",
+                "solutions": [" so \\boxed{ 5}", " now \\boxed{ 5}"],
+                "source": "toy",
+                "kind": "ordered",
+            }
+        )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
@@ -42,17 +63,33 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipes")
     data = write_problems(folder / "five.jsonl")
     model, rng = tiny(ENCODING.n_vocab), np.random.default_rng(0)
-    optimizer = common.adamw(model, 3e-3, (0.9, 0.95), 0.0)
+    optimizer = adamw(model, 3e-3, (0.9, 0.95), 0.0)
     problems = load_problems(data)
     for _ in range(60):
         batch = []
         for p in (problems[i] for i in rng.integers(len(problems), size=32)):
             text = f" {rng.choice(['so', 'now'])} \\boxed{{ {rng.integers(3, 6)}}}"
-            batch.append(sft.Example(ENCODING.encode_ordinary(grpo.prompt_text(p)), [*ENCODING.encode_ordinary(text), ENCODING.eot_token]))
+            batch.append(
+                Example(
+                    ENCODING.encode_ordinary(prompt_text(p)),
+                    [*ENCODING.encode_ordinary(text), ENCODING.eot_token],
+                )
+            )
         sft.sft_backward(model, batch, 100_000)
-        common.clipped_step(model, optimizer, 1.0)
-    facts = dict(id="x", base_id="x", recipe="base", tokens=4000, preset="toy", seed=0, code="", config={}, tokenizer="toy", corpus="toy")
-    M.save_checkpoint(str(folder / "4K.pt"), model, facts)
+        clipped_step(model, optimizer, 1.0)
+    facts = dict(
+        id="x",
+        base_id="x",
+        recipe="base",
+        tokens=4000,
+        preset="toy",
+        seed=0,
+        code="",
+        config={},
+        tokenizer="toy",
+        corpus="toy",
+    )
+    save_checkpoint(str(folder / "4K.pt"), model, facts)
     return folder, data
 
 
@@ -60,20 +97,27 @@ def flags(script, ckpt, out, data, setting, **more):
     """The Config of a command, as the command line makes it."""
     argv = ["--ckpt", str(ckpt), "--out", str(out), "--data", data, "--setting", setting]
     for name, value in more.items():
-        argv += [f"--{name}" if value is True else f"--{name}={value}"]
-    return common.parse_flags(script.Config, script.PRESETS, script.SETTINGS, argv, getattr(script, "AFTER_SFT", None))
+        if isinstance(value, bool):
+            argv.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            argv.append(f"--{name}={value}")
+    return parse_flags(
+        script.Config, script.PRESETS, script.SETTINGS, argv, getattr(script, "AFTER_SFT", None)
+    )
 
 
 def log(out, kind="log"):
-    return common.read_rows(str(out).replace(".pt", f".{kind}.jsonl"))
+    return read_rows(str(out).replace(".pt", f".{kind}.jsonl"))
 
 
 def weights(path):
-    return M.read_file(str(path))["model"]
+    return read_file(str(path))["model"]
 
 
 def same_bits(a, b):
-    return all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True))
+    return all(
+        torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True)
+    )
 
 
 def improves(rows, name, by):
@@ -93,23 +137,40 @@ def test_every_recipe_improves_its_own_objective(base, tmp_path, setting):
     learned = {"sft": 5, "sft-gold": 5}  # steps of a gentler SFT, which leaves RL something to do
     for recipe, steps in learned.items():
         few = tmp_path / f"few-{recipe}.pt"
-        sft.main(flags(sft, paths[""], few, data, setting, solutions="one" if recipe == "sft" else "all", **SFT | dict(steps=steps, lr=2e-4)))
+        sft.main(
+            flags(
+                sft,
+                paths[""],
+                few,
+                data,
+                setting,
+                solutions="one" if recipe == "sft" else "all",
+                **SFT | dict(steps=steps, lr=2e-4),
+            )
+        )
         paths[f"few-{recipe}"] = few
     for recipe, parent in (("rl", ""), ("sft.rl", "few-sft"), ("sft-gold.rl", "few-sft-gold")):
         out = tmp_path / f"{recipe}.pt"
         config = flags(grpo, paths[parent], out, data, setting, **RL)
         grpo.main(config)
         rows = log(out)
-        assert M.read_facts(str(out))["recipe"] == recipe
-        assert improves(rows, "reward", 1) and improves(rows, "accuracy", 1), [row["reward"] for row in rows]
+        assert read_facts(str(out))["recipe"] == recipe
+        assert improves(rows, "reward", 1) and improves(rows, "accuracy", 1), [
+            row["reward"] for row in rows
+        ]
         after_sft = setting == "run" and parent
-        assert (config.kl, config.mini_batches) == ((0.0, 1) if after_sft else (0.0 if setting == "controlled" else 1e-3, 2))
+        assert (config.kl, config.mini_batches) == (
+            (0.0, 1) if after_sft else (0.0 if setting == "controlled" else 1e-3, 2)
+        )
         assert all((row["kl"] > 0) == (config.kl > 0) for row in rows[1:]) and config.lr == 2.5e-4
         if setting == "written":
             assert all(row["accuracy"] < row["reward"] <= row["accuracy"] + 0.1 for row in rows)
     out = tmp_path / "parallel.pt"
     parallel.main(flags(parallel, paths[""], out, data, setting, **PARALLEL))
     assert improves(log(out), "reward", 1) and improves(log(out), "sft_loss", -1)
+    assert {row["sft_updates"] for row in log(out)} == {2} and {
+        row["weight"] for row in log(out)
+    } == {0.5}
 
 
 TABLE_1 = dict(
@@ -120,29 +181,60 @@ TABLE_1 = dict(
 
 def test_the_presets_are_the_papers_tables(base):
     ckpt = str(base[0] / "4K.pt")
-    for preset, data in (("1B", "openmath-gsm8k"), ("1B-60B", "openmath"), ("4B", "openmath")):  # Table 2 has other problems
-        config = vars(common.parse_flags(grpo.Config, grpo.PRESETS, grpo.SETTINGS, ["--ckpt", ckpt, "--preset", preset, "--setting", "written"]))
-        assert {k: config[k] for k in TABLE_1} == TABLE_1 | dict(data=data) and config["val_every"] == 20
+    for preset, data in (
+        ("1B", "openmath-gsm8k"),
+        ("1B-60B", "openmath"),
+        ("4B", "openmath"),
+    ):  # Table 2 has other problems
+        config = vars(
+            parse_flags(
+                grpo.Config,
+                grpo.PRESETS,
+                grpo.SETTINGS,
+                ["--ckpt", ckpt, "--preset", preset, "--setting", "written"],
+            )
+        )
+        assert {k: config[k] for k in TABLE_1} == TABLE_1 | dict(data=data) and config[
+            "val_every"
+        ] == 20
 
 
 def test_rl_after_sft_takes_the_authors_values_under_run_only(base, tmp_path, capsys):
     folder, data = base
-    facts = M.read_facts(str(folder / "4K.pt"))
-    parsed = lambda ckpt, *more: common.parse_flags(
-        grpo.Config, grpo.PRESETS, grpo.SETTINGS, ["--ckpt", str(ckpt), "--preset", "1B", *more], grpo.AFTER_SFT
+    facts = read_facts(str(folder / "4K.pt"))
+    parsed = lambda ckpt, *more: parse_flags(
+        grpo.Config,
+        grpo.PRESETS,
+        grpo.SETTINGS,
+        ["--ckpt", str(ckpt), "--preset", "1B", *more],
+        grpo.AFTER_SFT,
     )
     for recipe in ("sft", "sft-gold"):
         ckpt = tmp_path / f"{recipe}.pt"
-        M.save_checkpoint(str(ckpt), tiny(ENCODING.n_vocab), {**facts, "recipe": recipe})
+        save_checkpoint(str(ckpt), tiny(ENCODING.n_vocab), {**facts, "recipe": recipe})
         after = lambda *more: parsed(ckpt, *more)
         config = after("--setting", "run")
-        assert (config.lr, config.kl, config.mini_batches, config.max_response) == (4e-5, 0.0, 1, 512)
+        assert (config.lr, config.kl, config.mini_batches, config.max_response) == (
+            4e-5,
+            0.0,
+            1,
+            512,
+        )
         assert "4e-05                    setting run, after SFT" in capsys.readouterr().out
         assert after("--setting", "run", "--lr", "1e-6").lr == 1e-6
         for setting in ("written", "controlled"):
-            assert (after("--setting", setting).lr, after("--setting", setting).mini_batches) == (1e-6, 4)
+            assert (after("--setting", setting).lr, after("--setting", setting).mini_batches) == (
+                1e-6,
+                4,
+            )
     direct = parsed(folder / "4K.pt", "--setting", "run")
-    assert (direct.lr, direct.kl, direct.mini_batches, direct.max_response, direct.loss) == (1e-6, 1e-3, 4, 2048, "micro-mean")
+    assert (direct.lr, direct.kl, direct.mini_batches, direct.max_response, direct.loss) == (
+        1e-6,
+        1e-3,
+        4,
+        2048,
+        "micro-mean",
+    )
 
 
 @pytest.mark.parametrize("mode", ["interleave", "curriculum", "sum"])
@@ -151,12 +243,20 @@ def test_the_other_modes_train_and_go_on_after_a_kill(base, tmp_path, mode, monk
     out, again = tmp_path / "straight.pt", tmp_path / "again.pt"
     values = dict(PARALLEL, mode=mode, steps=9, interleave=2, curriculum=3, save_every=2)
     parallel.main(flags(parallel, folder / "4K.pt", out, data, "controlled", **values))
-    assert M.read_facts(str(out))["recipe"] == mode
-    assert common.output_path(flags(parallel, folder / "4K.pt", "", data, "controlled", **values), mode).endswith(f"4K.{mode}.pt")
+    assert read_facts(str(out))["recipe"] == mode
+    assert output_path(
+        flags(parallel, folder / "4K.pt", "", data, "controlled", **values), mode
+    ).endswith(f"4K.{mode}.pt")
     rows = log(out)
     updates = {"interleave": [2] * 9, "curriculum": [3, 2, 0, 1, 0, 0, 0, 0, 0], "sum": [2] * 9}
     assert improves(rows, "accuracy", 1) and [row["sft_updates"] for row in rows] == updates[mode]
-    killed_at(5, monkeypatch, lambda: parallel.main(flags(parallel, folder / "4K.pt", again, data, "controlled", **values)))
+    killed_at(
+        5,
+        monkeypatch,
+        lambda: parallel.main(
+            flags(parallel, folder / "4K.pt", again, data, "controlled", **values)
+        ),
+    )
     parallel.main(flags(parallel, folder / "4K.pt", again, data, "controlled", **values))
     assert same_bits(out, again)
 
@@ -167,7 +267,7 @@ class Killed(Exception):
 
 def killed_at(step, monkeypatch, start):
     """Run until the log would get its line of `step`."""
-    write = common.Log.write
+    write = Log.write
 
     def until(self, at, **values):
         if at == step:
@@ -175,43 +275,66 @@ def killed_at(step, monkeypatch, start):
         write(self, at, **values)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(common.Log, "write", until)
+        patch.setattr(Log, "write", until)
         start()
 
 
 def test_a_reference_that_moves_survives_a_kill_bit_for_bit(base, tmp_path, monkeypatch):
     folder, data = base
     values = dict(RL, steps=7, kl=0.05, ref_every=3, save_every=2, val_every=3, val=10)
-    runs = {name: flags(grpo, folder / "4K.pt", tmp_path / f"{name}.pt", data, "controlled", **values) for name in ("straight", "again")}
+    runs = {
+        name: flags(grpo, folder / "4K.pt", tmp_path / f"{name}.pt", data, "controlled", **values)
+        for name in ("straight", "again")
+    }
     fixed = replace(runs["straight"], ref_every=0, out=str(tmp_path / "fixed.pt"))
     grpo.main(runs["straight"])
     grpo.main(fixed)
-    for step in (4, 6):  # saved after step 2 (reference of the start) and after 4 (reference of step 3)
+    for step in (
+        4,
+        6,
+    ):  # saved after step 2 (reference of the start) and after 4 (reference of step 3)
         killed_at(step + 1, monkeypatch, lambda: grpo.main(runs["again"]))
     grpo.main(runs["again"])
-    assert same_bits(tmp_path / "straight.pt", tmp_path / "again.pt") and not same_bits(tmp_path / "straight.pt", tmp_path / "fixed.pt")
-    strip = lambda rows: [{k: v for k, v in row.items() if not k.startswith(("seconds", "speed", "memory"))} for row in rows]
+    assert same_bits(tmp_path / "straight.pt", tmp_path / "again.pt") and not same_bits(
+        tmp_path / "straight.pt", tmp_path / "fixed.pt"
+    )
+    strip = lambda rows: [
+        {k: v for k, v in row.items() if not k.startswith(("seconds", "speed", "memory"))}
+        for row in rows
+    ]
     rows = strip(log(tmp_path / "straight.pt"))
     assert rows == strip(log(tmp_path / "again.pt"))
-    assert rows[3]["kl"] < rows[2]["kl"] < log(tmp_path / "fixed.pt")[6]["kl"]  # after step 3 the distance begins anew
+    assert (
+        rows[3]["kl"] < rows[2]["kl"] < log(tmp_path / "fixed.pt")[6]["kl"]
+    )  # after step 3 the distance begins anew
     assert [row["step"] for row in rows if "val_accuracy" in row] == [3, 6, 7]
 
 
-def test_the_log_can_be_computed_again_from_the_saved_rollouts(base, tmp_path):
+@BOTH
+def test_the_log_can_be_computed_again_from_the_saved_rollouts(base, tmp_path, plain):
     folder, data = base
     out = tmp_path / "rl.pt"
-    grpo.main(flags(grpo, folder / "4K.pt", out, data, "written", **RL | dict(steps=3, mini_batches=1, save_rollouts=True, samples_every=2)))
+    grpo.main(
+        flags(
+            grpo,
+            folder / "4K.pt",
+            out,
+            data,
+            "written",
+            **RL | dict(steps=3, mini_batches=1, save_rollouts=True, samples_every=2, plain=plain),
+        )
+    )
     rows, saved = log(out), log(out, "rollouts")
     assert [row["step"] for row in rows] == [row["step"] for row in saved] == [1, 2, 3]
     assert ["samples" in row for row in rows] == [True, False, True]
-    model, _ = M.load_checkpoint(str(folder / "4K.pt"))
+    model, _ = load_checkpoint(str(folder / "4K.pt"))
     for row, step in zip(rows, saved):
         groups = step["groups"]
         flat = lambda name: [x for group in groups for x in group[name]]
         rewards, right, tokens = np.array(flat("rewards")), np.array(flat("right")), flat("tokens")
         lengths, finished = np.array(list(map(len, tokens))), np.array(flat("finished"))
         logprobs = np.concatenate(flat("logprobs"))
-        verdicts = np.array([grpo.reward(text, "5", "ordered") == 1 for text in flat("responses")])
+        verdicts = np.array([reward(text, "5", "ordered") == 1 for text in flat("responses")])
         mixed = [len(set(group["rewards"])) > 1 for group in groups]
         expected = {
             "reward": np.where(verdicts, 1.0, rewards).mean(), "accuracy": verdicts.mean(),
@@ -223,77 +346,169 @@ def test_the_log_can_be_computed_again_from_the_saved_rollouts(base, tmp_path):
         }  # fmt: skip
         for name, value in expected.items():
             assert row[name] == pytest.approx(value, abs=1e-6), name
-        assert (right == verdicts).all() and all(t[-1] == ENCODING.eot_token for t, f in zip(tokens, finished) if f)
-        assert row["scored"] == row["tokens"] and row["mismatch"] <= row["mismatch_max"] < 1e-5 and row["ratio_max"] >= row["ratio"]
+        assert (right == verdicts).all() and all(
+            t[-1] == ENCODING.eot_token for t, f in zip(tokens, finished) if f
+        )
+        assert (
+            row["scored"] == row["tokens"]
+            and row["mismatch"] <= row["mismatch_max"] < 1e-5
+            and row["ratio_max"] >= row["ratio"]
+        )
         assert row["clip_fraction"] == pytest.approx(row["clipped_low"] + row["clipped_high"])
-        for name in ("seconds_sample", "seconds_score", "seconds_update", "speed_sample", "speed_update", "memory", "grad_norm", "loss"):
+        for name in (
+            "seconds_sample",
+            "seconds_score",
+            "seconds_update",
+            "speed_sample",
+            "speed_update",
+            "memory",
+            "grad_norm",
+            "loss",
+        ):
             assert np.isfinite(row[name]), name
     # the first step's policy is the parent, whose entropy the plain forward pass gives as well
     first = saved[0]["groups"]
     entropies, distances = [], []
     for group in first:
-        prompt = ENCODING.encode_ordinary(f"{group['question']} {grpo.prompt_text(Problem('', '', '', (), '')).strip()}\n")
+        prompt = ENCODING.encode_ordinary(
+            f"{group['question']} {prompt_text(Problem('', '', '', (), '')).strip()}\n"
+        )
         for tokens, logprobs in zip(group["tokens"], group["logprobs"]):
             with torch.no_grad():
-                logp = model(torch.tensor([prompt + tokens]))[0, len(prompt) - 1 : -1].log_softmax(-1)
+                logp = model(torch.tensor([prompt + tokens]))[0, len(prompt) - 1 : -1].log_softmax(
+                    -1
+                )
             entropies += (-(logp.exp() * logp).sum(-1)).tolist()
-            distances += (logp.gather(-1, torch.tensor(tokens)[:, None])[:, 0] - torch.tensor(logprobs)).abs().tolist()
-    assert rows[0]["entropy"] == pytest.approx(np.mean(entropies), rel=1e-4) and max(distances) < 1e-5
-    assert rows[0]["mismatch"] == pytest.approx(np.mean(distances), abs=2e-7) and rows[0]["ratio"] == pytest.approx(1, abs=1e-6)
-    print(f"\nmismatch sampler - trainer, fp32: mean {max(r['mismatch'] for r in rows):.1e}, max {max(r['mismatch_max'] for r in rows):.1e}")
+            distances += (
+                (logp.gather(-1, torch.tensor(tokens)[:, None])[:, 0] - torch.tensor(logprobs))
+                .abs()
+                .tolist()
+            )
+    assert (
+        rows[0]["entropy"] == pytest.approx(np.mean(entropies), rel=1e-4) and max(distances) < 1e-5
+    )
+    assert rows[0]["mismatch"] == pytest.approx(np.mean(distances), abs=2e-7) and rows[0][
+        "ratio"
+    ] == pytest.approx(1, abs=1e-6)
+    print(
+        f"\nmismatch sampler - trainer, fp32: mean {max(r['mismatch'] for r in rows):.1e}, max {max(r['mismatch_max'] for r in rows):.1e}"
+    )
 
 
 def test_validation_problems_are_never_trained_on(base, tmp_path):
     folder, data = base
     train, val = train_and_val(data, 10)
-    assert len(val) == 10 and len(train) == 30 and not {p.question for p in train} & {p.question for p in val}
+    assert (
+        len(val) == 10
+        and len(train) == 30
+        and not {p.question for p in train} & {p.question for p in val}
+    )
     rows = open(data).read().splitlines()
-    (tmp_path / "shuffled.jsonl").write_text("\n".join([*rows[::-1], *rows]))  # each question twice, in another order
+    (tmp_path / "shuffled.jsonl").write_text(
+        "\n".join([*rows[::-1], *rows])
+    )  # each question twice, in another order
     again, same = train_and_val(str(tmp_path / "shuffled.jsonl"), 10)
-    assert len(again) == 60 and {p.question for p in same} == {p.question for p in val} and len(same) == 10
+    assert (
+        len(again) == 60
+        and {p.question for p in same} == {p.question for p in val}
+        and len(same) == 10
+    )
     assert train_and_val(data, 0) == (load_problems(data), [])
-    assert [len(some) for some in train_and_val(data, 1000)] == [30, 10]  # never more than a quarter
+    assert [len(some) for some in train_and_val(data, 1000)] == [
+        30,
+        10,
+    ]  # never more than a quarter
     toy, toy_val = train_and_val("toy", 50)
     assert len(toy) == 600 and toy_val == load_problems("toy", "val")[:50]
     out = tmp_path / "rl.pt"
-    grpo.main(flags(grpo, folder / "4K.pt", out, data, "controlled", **RL | dict(steps=4, val_every=2, val=10, save_rollouts=True)))
+    grpo.main(
+        flags(
+            grpo,
+            folder / "4K.pt",
+            out,
+            data,
+            "controlled",
+            **RL | dict(steps=4, val_every=2, val=10, save_rollouts=True),
+        )
+    )
     trained = {group["question"] for row in log(out, "rollouts") for group in row["groups"]}
     assert not trained & {p.question for p in val} and len(trained) == 30
-    assert [0 <= row["val_accuracy"] == row["val_reward"] <= 1 for row in log(out) if "val_reward" in row] == [True, True]
+    assert [
+        0 <= row["val_accuracy"] == row["val_reward"] <= 1
+        for row in log(out)
+        if "val_reward" in row
+    ] == [True, True]
 
 
 DYNAMIC = dict(RL, prompts=6, n=4, steps=3, mini_batches=2, dynamic_sampling=3, save_rollouts=True)
 
 
-def test_dynamic_sampling_fills_the_step_with_groups_of_mixed_rewards(base, tmp_path):
+@BOTH
+def test_dynamic_sampling_fills_the_step_with_groups_of_mixed_rewards(base, tmp_path, plain):
     folder, data = base
-    config = flags(grpo, folder / "4K.pt", tmp_path / "rl.pt", data, "controlled", **DYNAMIC)
+    config = flags(
+        grpo, folder / "4K.pt", tmp_path / "rl.pt", data, "controlled", **DYNAMIC, plain=plain
+    )
     grpo.main(config)
     problems = load_problems(data)
-    for row, saved in zip(log(tmp_path / "rl.pt"), log(tmp_path / "rl.pt", "rollouts"), strict=True):
+    for row, saved in zip(
+        log(tmp_path / "rl.pt"), log(tmp_path / "rl.pt", "rollouts"), strict=True
+    ):
         groups = saved["groups"]
         rounds = len(groups) // 6
         assert len(groups) == row["groups"] == 6 * rounds and rounds <= 4
-        order = [problems[i].id for turn in range(rounds) for i in common.batch_indices(40, 6, (row["step"] - 1) * 4 + turn, 0, "grpo")]
+        order = [
+            problems[i].id
+            for turn in range(rounds)
+            for i in batch_indices(40, 6, (row["step"] - 1) * 4 + turn, 0, "grpo")
+        ]
         assert [group["id"] for group in groups] == order  # a function of (seed, step, round)
         mixed = [len(set(group["rewards"])) > 1 for group in groups]
-        assert row["kept"] == min(6, sum(mixed)) and (sum(mixed) >= 6 or rounds == 4) and sum(mixed[: 6 * (rounds - 1)]) < 6
-        kept_tokens = sum(sum(map(len, g["tokens"])) for g in [g for g, m in zip(groups, mixed) if m][:6])
+        assert (
+            row["kept"] == min(6, sum(mixed))
+            and (sum(mixed) >= 6 or rounds == 4)
+            and sum(mixed[: 6 * (rounds - 1)]) < 6
+        )
+        kept_tokens = sum(
+            sum(map(len, g["tokens"])) for g in [g for g, m in zip(groups, mixed) if m][:6]
+        )
         assert row["scored"] == kept_tokens
-    model, _ = M.load_checkpoint(str(folder / "4K.pt"))
-    groups, _ = grpo.collect(Sampler(model), problems, ENCODING, replace(config, max_response=1), 0)  # nothing can be right
-    kept = grpo.keep_mixed(groups, config)
-    assert len(groups.problems) == 24 and kept.kept == 0 and [grpo.mini_batch(kept, m, config) for m in (0, 1)] == [[], []]
+    hopeless = replace(config, max_response=1, out=str(tmp_path / "no.pt"))  # nothing can be right
+    groups = draw_until_mixed(grpo.draw_groups, set_up(hopeless, "rl"), 0)
+    kept = keep_mixed(groups, config)
+    assert (
+        len(groups.problems) == 24
+        and kept.kept == 0
+        and [grpo.mini_batch(kept, m, config) for m in (0, 1)] == [[], []]
+    )
 
 
 def test_two_ranks_draw_and_keep_what_one_does(base, tmp_path):
     """With dynamic sampling, masks, validation, a custom reward and saved rollouts all at once."""
     folder, data = base
-    (tmp_path / "r.py").write_text("def score(response, problem):\n    return float('5' in response) - 0.01 * len(response.split())\n")
-    more = dict(DYNAMIC, steps=1, mask_truncated=True, reward=f"{tmp_path}/r.py:score", val_every=1, val=7)
-    argv = [x for k, v in more.items() for x in ([f"--{k}"] if v is True else [f"--{'samples' if k == 'n' else k}", str(v)])]
+    (tmp_path / "r.py").write_text(
+        "def score(response, problem):\n    return float('5' in response) - 0.01 * len(response.split())\n"
+    )
+    more = dict(
+        DYNAMIC, steps=1, mask_truncated=True, reward=f"{tmp_path}/r.py:score", val_every=1, val=7
+    )
+    argv = [
+        x
+        for k, v in more.items()
+        for x in ([f"--{k}"] if v is True else [f"--{'samples' if k == 'n' else k}", str(v)])
+    ]
     for ranks in (1, 2):
-        run("grpo.py", "--ckpt", folder / "4K.pt", "--data", data, "--out", tmp_path / f"{ranks}.pt", *argv, ranks=ranks)
+        run(
+            "grpo.py",
+            "--ckpt",
+            folder / "4K.pt",
+            "--data",
+            data,
+            "--out",
+            tmp_path / f"{ranks}.pt",
+            *argv,
+            ranks=ranks,
+        )
     groups = [log(tmp_path / f"{ranks}.pt", "rollouts")[0]["groups"] for ranks in (1, 2)]
     for one, two in zip(*groups, strict=True):
         for a, b in zip(one.pop("logprobs"), two.pop("logprobs"), strict=True):
@@ -303,9 +518,64 @@ def test_two_ranks_draw_and_keep_what_one_does(base, tmp_path):
     for name in one.keys() - {"samples"}:
         if not name.startswith(("seconds", "speed", "memory")):
             assert one[name] == pytest.approx(two[name], abs=1e-5), name
-    distance = max((a - b).abs().max() for a, b in zip(weights(tmp_path / "1.pt").values(), weights(tmp_path / "2.pt").values()))
+    distance = max(
+        (a - b).abs().max()
+        for a, b in zip(weights(tmp_path / "1.pt").values(), weights(tmp_path / "2.pt").values())
+    )
     assert distance < 1e-4
     assert one["reward"] != one["accuracy"]
+
+
+@pytest.mark.parametrize(
+    "kind, expected",
+    [("", [0, 1, 0]), ("ordered", [0, 1, 0]), ("math", [1, 1, 0]), ("gsm8k", [0, 0, 1])],
+)
+def test_kind_says_how_all_problems_are_graded(tmp_path, kind, expected):
+    """Of the problems and of the held-out ones, whatever their own kind."""
+    path = tmp_path / "two.jsonl"
+    rows = [
+        {"question": f"say ann has {i} cards", "answer": "3, 5", "kind": "ordered"}
+        for i in range(8)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = grpo.Config(ckpt="", data=str(path), kind=kind, n=3, val_every=1, val=2)
+    problems, held_out = load_prompts(config, ENCODING)
+    assert len(problems) == 6 and len(held_out) == 2
+    assert {p.kind for p in problems + held_out} == {kind or "ordered"}
+    say = lambda text: Rollout([*ENCODING.encode_ordinary(text), ENCODING.eot_token], [], True)
+    rollouts = [say(" so \\boxed{ 5, 3}"), say(" so \\boxed{ 3, 5}"), say("#### 35")]
+    problem = replace(problems[0], answer="35" if kind == "gsm8k" else "3, 5")
+    groups = grpo.Groups([problem], [[1]], [rollouts], [0])
+    grpo.score(groups, ENCODING, config)
+    assert groups.rewards.tolist() == [expected]
+
+
+def test_the_flag_kind_reaches_every_command_of_rl(base, tmp_path):
+    """A reward that pays for the problem's kind alone."""
+    folder, data = base
+    (tmp_path / "r.py").write_text(
+        "def score(response, problem):\n    return float(problem.kind == 'gsm8k')\n"
+    )
+    more = dict(steps=1, reward=f"{tmp_path}/r.py:score")
+    for script, values in ((grpo, RL), (parallel, PARALLEL)):
+        for kind, paid in (("", 0.0), ("gsm8k", 1.0)):
+            out = tmp_path / f"{script.__name__}{kind}.pt"
+            script.main(
+                flags(script, folder / "4K.pt", out, data, "controlled", **values | more, kind=kind)
+            )
+            assert log(out)[0]["reward"] == paid
+        with pytest.raises(UserError, match="--kind maths: choose gsm8k, math or ordered"):
+            script.main(
+                flags(
+                    script,
+                    folder / "4K.pt",
+                    tmp_path / "no.pt",
+                    data,
+                    "controlled",
+                    **values,
+                    kind="maths",
+                )
+            )
 
 
 REWARD = """
@@ -335,12 +605,27 @@ def test_your_own_reward(base, tmp_path):
     folder, data = base
     (tmp_path / "my_reward.py").write_text(REWARD)
     own = load_reward(f"{tmp_path}/my_reward.py:score", load_problems(data)[0])
-    assert own("so 5", load_problems(data)[0]) == 1.0 and own("", load_problems(data)[0]) == 0.25 and load_reward("", None) is None
+    assert (
+        own("so 5", load_problems(data)[0]) == 1.0
+        and own("", load_problems(data)[0]) == 0.25
+        and load_reward("", None) is None
+    )
     out = tmp_path / "own.pt"
     values = dict(RL, steps=6, reward=f"{tmp_path}/my_reward.py:score")
     grpo.main(flags(grpo, folder / "4K.pt", out, data, "controlled", **values))
-    assert all(row["reward"] >= 0.25 + 0.75 * row["accuracy"] - 1e-6 for row in log(out)) and improves(log(out), "reward", 1)
-    parallel.main(flags(parallel, folder / "4K.pt", tmp_path / "p.pt", data, "controlled", **dict(PARALLEL, steps=1, reward=values["reward"])))
+    assert all(
+        row["reward"] >= 0.25 + 0.75 * row["accuracy"] - 1e-6 for row in log(out)
+    ) and improves(log(out), "reward", 1)
+    parallel.main(
+        flags(
+            parallel,
+            folder / "4K.pt",
+            tmp_path / "p.pt",
+            data,
+            "controlled",
+            **dict(PARALLEL, steps=1, reward=values["reward"]),
+        )
+    )
     assert log(tmp_path / "p.pt")[0]["reward"] > log(tmp_path / "p.pt")[0]["accuracy"]
 
 
@@ -361,13 +646,52 @@ def test_what_is_wrong_with_a_reward_is_one_line_before_work_starts(base, tmp_pa
         f"{file}:endless": "endless gave inf",
     }
     for spec, message in wrong.items():
-        with pytest.raises(common.UserError) as error:
-            grpo.main(flags(grpo, folder / "4K.pt", tmp_path / "no.pt", data, "controlled", **dict(RL, reward=spec)))
-        assert message in str(error.value) and "\n" not in str(error.value) and "--reward" in str(error.value)
-    said = run("grpo.py", "--ckpt", folder / "4K.pt", "--out", tmp_path / "no.pt", "--data", data, "--reward", f"{file}:words", ok=False)
-    assert "Traceback" not in said and said.splitlines()[-1].startswith("grpo.py: --reward") and not list(tmp_path.glob("no*"))
-    with pytest.raises(ZeroDivisionError) as error:  # its author wants to see where; the problem is named
-        grpo.main(flags(grpo, folder / "4K.pt", tmp_path / "no.pt", data, "controlled", **dict(RL, reward=f"{file}:fails")))
+        with pytest.raises(UserError) as error:
+            grpo.main(
+                flags(
+                    grpo,
+                    folder / "4K.pt",
+                    tmp_path / "no.pt",
+                    data,
+                    "controlled",
+                    **dict(RL, reward=spec),
+                )
+            )
+        assert (
+            message in str(error.value)
+            and "\n" not in str(error.value)
+            and "--reward" in str(error.value)
+        )
+    said = run(
+        "grpo.py",
+        "--ckpt",
+        folder / "4K.pt",
+        "--out",
+        tmp_path / "no.pt",
+        "--data",
+        data,
+        "--reward",
+        f"{file}:words",
+        ok=False,
+    )
+    assert (
+        "Traceback" not in said
+        and said.splitlines()[-1].startswith("grpo.py: --reward")
+        and not list(tmp_path.glob("no*"))
+    )
+    with pytest.raises(
+        ZeroDivisionError
+    ) as error:  # its author wants to see where; the problem is named
+        grpo.main(
+            flags(
+                grpo,
+                folder / "4K.pt",
+                tmp_path / "no.pt",
+                data,
+                "controlled",
+                **dict(RL, reward=f"{file}:fails"),
+            )
+        )
     assert "on problem" in error.value.__notes__[0] and "say ann has" in error.value.__notes__[0]
 
 
@@ -381,17 +705,35 @@ def test_what_is_wrong_with_a_reward_is_one_line_before_work_starts(base, tmp_pa
     ],
 )
 def test_flags_that_cannot_work_are_one_line(base, tmp_path, more, message):
-    with pytest.raises(common.UserError) as error:
-        grpo.main(flags(grpo, base[0] / "4K.pt", tmp_path / "no.pt", base[1], "controlled", **RL, **more))
+    with pytest.raises(UserError) as error:
+        grpo.main(
+            flags(grpo, base[0] / "4K.pt", tmp_path / "no.pt", base[1], "controlled", **RL, **more)
+        )
     assert message in str(error.value)
-    wrong = ((dict(mode="x"), "--mode x"), (dict(mode="sum", weight_end=0.5), "--weight_end is of"), (dict(weight_end=2.0), "--weight_end 2.0"))
+    wrong = (
+        (dict(mode="x"), "--mode x"),
+        (dict(mode="sum", weight_end=0.5), "--weight_end is of"),
+        (dict(weight_end=2.0), "--weight_end 2.0"),
+    )
     for more, message in wrong:
-        with pytest.raises(common.UserError, match=message):
-            parallel.main(flags(parallel, base[0] / "4K.pt", tmp_path / "no.pt", base[1], "controlled", **PARALLEL, **more))
+        with pytest.raises(UserError, match=message):
+            parallel.main(
+                flags(
+                    parallel,
+                    base[0] / "4K.pt",
+                    tmp_path / "no.pt",
+                    base[1],
+                    "controlled",
+                    **PARALLEL,
+                    **more,
+                )
+            )
 
 
 def test_a_reward_that_stops_being_a_number_names_the_problem(tmp_path):
-    (tmp_path / "r.py").write_text("def score(response, problem):\n    return 1.0 if not response else [1.0]\n")
+    (tmp_path / "r.py").write_text(
+        "def score(response, problem):\n    return 1.0 if not response else [1.0]\n"
+    )
     problem = Problem("abc", "how many ?", "1", (), "mine")
     own = load_reward(f"{tmp_path}/r.py:score", problem)
     with pytest.raises(TypeError, match=r"score gave \[1.0\] on problem abc"):
