@@ -116,11 +116,9 @@ def pack(prompts: list[list[int]], responses: list[list[int]]) -> Packed:
     for i, response in enumerate(responses):
         targets.extend(response)
         sequence.extend([i] * len(response))
-    return Packed(prompts, responses, to_device(targets), to_device(sequence))
-
-
-def to_device(numbers: list[int]) -> torch.Tensor:
-    return torch.tensor(numbers, dtype=torch.int64, device=device())
+    targets = torch.tensor(targets, dtype=torch.int64, device=device())
+    sequence = torch.tensor(sequence, dtype=torch.int64, device=device())
+    return Packed(prompts, responses, targets, sequence)
 
 
 def response_hidden(model, prompts: list[list[int]], responses: list[list[int]]) -> torch.Tensor:
@@ -141,8 +139,9 @@ def response_hidden(model, prompts: list[list[int]], responses: list[list[int]])
         predict.extend(range(first, first + len(response)))
         tokens.extend(prompt + response)
         lengths.append(len(prompt) + len(response))
-    hidden = model.hidden(to_device(tokens), lengths)  # (N, d_model)
-    return hidden[to_device(predict)]
+    device = model.lm_head.weight.device  # a model may be on the CPU of a machine with a GPU
+    hidden = model.hidden(torch.tensor(tokens, device=device), lengths)  # (N, d_model)
+    return hidden[torch.tensor(predict, device=device)]
 
 
 def response_logprobs(model, packed: Packed, temperature: float = 1.0):

@@ -190,12 +190,17 @@ def recorded(config) -> dict:
 
 
 def differences(config, other: dict) -> str:
-    """How the flags recorded in `other` differ from this config, in words; empty if they do not."""
+    """How the flags recorded in `other` differ from this config, in words; empty if they do not.
+
+    A flag that the code did not have then counts as its default.
+    """
     now = recorded(config)
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
     changes = []
     for name in sorted(now.keys() | other.keys()):
-        if now.get(name) != other.get(name):
-            changes.append(f"{name} was {other.get(name)} and is now {now.get(name)}")
+        before = other.get(name, defaults.get(name))
+        if now.get(name) != before:
+            changes.append(f"{name} was {before} and is now {now.get(name)}")
     return ", ".join(changes)
 
 

@@ -159,6 +159,13 @@ def field_comments(Config) -> dict[str, str]:
     return comments
 
 
+# Other spellings of a flag.
+ALIASES = {
+    "n": ["--samples"],  # torchrun takes --n for an abbreviation of flags of its own
+    "task": ["--data"],  # as the problems are called in training
+}
+
+
 def make_parser(Config, fields: dict, comments: dict) -> OneLineParser:
     parser = OneLineParser(
         description=inspect.getmodule(Config).__doc__,
@@ -179,9 +186,7 @@ def make_parser(Config, fields: dict, comments: dict) -> OneLineParser:
         if kind is bool:
             parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, **options)
             continue
-        names = [f"--{name}"]
-        if name == "n":  # torchrun takes --n for an abbreviation of flags of its own
-            names.append("--samples")
+        names = [f"--{name}", *ALIASES.get(name, [])]
         options["metavar"] = kind.__name__.upper()
         parser.add_argument(*names, dest=name, type=kind, **options)
     return parser

@@ -10,13 +10,18 @@ from data import UserError
 from data.corpus import open_corpus
 from data.tokenizer import PAD, get_tokenizer, pad_token
 from model import PRESETS as MODELS
-from model import Transformer
+from model import ModelConfig, Transformer
 from plumbing.batches import batch_indices
 from plumbing.checkpoint import make_facts, save_checkpoint
 from plumbing.flags import check
 from plumbing.ranks import device, gather_objects, print0, rank, world
 from plumbing.sharding import full_weights
 from plumbing.units import count
+
+
+def with_vocabulary(shape: ModelConfig, vocab: int) -> ModelConfig:
+    """A size with this vocabulary; the rows of embedding and head are a multiple of 64."""
+    return replace(shape, vocab_size=vocab, padded_vocab_size=math.ceil(vocab / 64) * 64)
 
 
 def new_model(config) -> Transformer:
@@ -27,8 +32,7 @@ def new_model(config) -> Transformer:
     shape = MODELS[config.preset]
     vocab = get_tokenizer(config.tokenizer).n_vocab
     if shape.vocab_size == 0:
-        padded = math.ceil(vocab / 64) * 64
-        shape = replace(shape, vocab_size=vocab, padded_vocab_size=padded)
+        shape = with_vocabulary(shape, vocab)
     check(
         vocab <= shape.vocab_size,
         f"tokenizer {config.tokenizer} has {vocab} ids, the model {shape.vocab_size}; "

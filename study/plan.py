@@ -15,16 +15,16 @@ import contextlib
 import dataclasses
 import importlib
 import io
-import math
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from data.tokenizer import get_tokenizer
 from model import PRESETS as MODELS
 from model import ModelConfig
 from plumbing.checkpoint import read_facts
 from plumbing.flags import OneLineParser, check, field_comments, is_rank0, one_spelling, parse_flags
+from plumbing.pretrain_setup import with_vocabulary
 from study.advice import advise
 from study.budget import Plan
 from study.costs import GIB, KINDS, Machine, kv_bytes_per_token, parameters, training_flops
@@ -140,8 +140,7 @@ def shape_of(preset: str, tokenizer: str) -> ModelConfig:
         vocab = ModelConfig().vocab_size  # without fetching the tokenizer
     else:
         vocab = get_tokenizer(tokenizer).n_vocab
-    padded = math.ceil(vocab / 64) * 64  # as new_model of plumbing/pretrain_setup.py
-    return replace(shape, vocab_size=vocab, padded_vocab_size=padded)
+    return with_vocabulary(shape, vocab)
 
 
 # ---------------------------------------------------------------------------------- one command

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run, tiny
+from conftest import quick, run, tiny
 
 import convert
 import evaluate
@@ -24,6 +24,8 @@ from plumbing.files import read_rows
 SHARED = Path(__file__).parents[2] / "shared/data"
 DOLMA2 = SHARED / "tokenizer/allenai_dolma2.json"
 N = 200  # items of each benchmark
+# Contexts are shared in fast/ alone, so what is scored is tested on the plain program and on fast/.
+BOTH = pytest.mark.parametrize("prepare", [lambda m: m, quick], ids=["plain", "fast"])
 LONGEST = 96  # tokens the model reads: some contexts lose their beginning
 
 
@@ -196,10 +198,11 @@ def run_harness(both, folder):
     return found, names
 
 
+@BOTH
 @pytest.mark.parametrize("name", ["lambada", "piqa", "hellaswag", "arc_easy"])
-def test_every_log_likelihood_and_verdict_is_the_harness(name, both, folder, theirs):
+def test_every_log_likelihood_and_verdict_is_the_harness(name, both, folder, theirs, prepare):
     model, facts = load_checkpoint(both[2])
-    model.requires_grad_(False)
+    prepare(model.requires_grad_(False))
     encoding = get_tokenizer(facts["tokenizer"])
     items, (results, samples) = load_benchmark(name, str(folder)), theirs[name]
     requests = [
@@ -375,8 +378,9 @@ def test_acc_norm_counts_characters_and_ties_go_to_the_first():
     }
 
 
-def test_shared_contexts_change_nothing():
-    model = tiny().requires_grad_(False)
+@BOTH
+def test_shared_contexts_change_nothing(prepare):
+    model = prepare(tiny().requires_grad_(False))
     g = torch.Generator().manual_seed(0)
     draw = lambda n: torch.randint(0, 50, (n,), generator=g).tolist()
     contexts = [draw(n) for n in (20, 9, 3, 12)]

@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+import data.files
 from data import UserError
 from plumbing import (
     batches,
@@ -275,6 +276,13 @@ def test_resume_refuses_another_configuration(tmp_path):
         resume.Resume(out, Config(lr=3.0), model, optimizer).load()
 
 
+def test_a_flag_that_older_code_did_not_have_counts_as_its_default():
+    before = checkpoint.recorded(Config())
+    del before["top_p"]
+    assert checkpoint.differences(Config(), before) == ""
+    assert checkpoint.differences(Config(top_p=0.5), before) == "top_p was 1.0 and is now 0.5"
+
+
 @dataclass(frozen=True)
 class RLConfig(Config):
     loss: str = "token-mean"  # or micro-mean
@@ -405,12 +413,12 @@ def test_sigterm_in_the_last_step_lets_the_run_end(tmp_path):
 
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "folder" / "a.txt"
-    files.write_aside(path, lambda file: file.write(b"first"))
+    data.files.write_aside(path, lambda file: file.write(b"first"))
 
     def fail(file):
         file.write(b"sec")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        files.write_aside(path, fail)
+        data.files.write_aside(path, fail)
     assert path.read_bytes() == b"first" and [p.name for p in path.parent.iterdir()] == ["a.txt"]

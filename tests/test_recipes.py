@@ -129,7 +129,7 @@ def improves(rows, name, by):
 @pytest.mark.parametrize("setting", ["written", "run", "controlled"])
 def test_every_recipe_improves_its_own_objective(base, tmp_path, setting):
     """The toy preset's values, smaller sizes: reward rises, the solutions' loss falls, parallel does both."""
-    (folder, data), paths = base, {"": base[0] / "4K.pt"}
+    data, paths = base[1], {"": base[0] / "4K.pt"}
     for recipe, solutions in (("sft", "one"), ("sft-gold", "all")):
         paths[recipe] = tmp_path / f"{recipe}.pt"
         sft.main(flags(sft, paths[""], paths[recipe], data, setting, solutions=solutions, **SFT))
