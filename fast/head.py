@@ -12,6 +12,8 @@ import types
 import torch
 import torch.nn.functional as F
 
+from model import RMSNorm
+
 
 def install(model, fp32_head: bool, compile: bool) -> None:
     model.fp32_head = fp32_head  # the head's factors stay fp32 under autocast
@@ -23,7 +25,7 @@ def install(model, fp32_head: bool, compile: bool) -> None:
 def install_norms(model) -> None:
     """On a GPU torch has a kernel for RMSNorm."""
     for module in model.modules():
-        if hasattr(module, "eps"):
+        if isinstance(module, RMSNorm):
             module.forward = types.MethodType(norm, module)
 
 

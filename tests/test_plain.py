@@ -10,27 +10,24 @@ import test_recipes
 import torch
 from conftest import ROOT, command
 
+import evaluate
+import grpo
+import parallel
+import pretrain
+import sft
 from plumbing.checkpoint import read_file
 from plumbing.files import read_rows
+from plumbing.flags import parse_flags
 
 base = test_recipes.base  # a small checkpoint that writes boxes, and problems
-LEFT_OUT = (
-    "fast",
-    ".git",
-    ".venv",
-    "out",
-    "results",
-    "__pycache__",
-    ".pytest_cache",
-    ".ruff_cache",
-)
+LEFT_OUT = "fast .git .venv out results __pycache__ .pytest_cache .ruff_cache".split()
 RL = ["--steps", 2, "--prompts", 8, "--samples", 8, "--max_response", 8, "--save_rollouts"]
-COMMANDS = {
-    "pretrain": ["--tokens", "20K", "--keep", "20K", "--warmup", "4K", "--log_every", 1],
-    "sft": ["--steps", 3, "--batch", 16],
-    "grpo": [*RL, "--kl", 0.01, "--recompute_old"],
-    "parallel": [*RL, "--sft_batch", 16],
-    "evaluate": ["--samples", 16, "--k", "1,16", "--max_response", 8],
+STAGES = {
+    pretrain: ["--tokens", "20K", "--keep", "20K", "--warmup", "4K", "--log_every", 1],
+    sft: ["--steps", 3, "--batch", 16],
+    grpo: [*RL, "--kl", 0.01, "--recompute_old"],
+    parallel: [*RL, "--sft_batch", 16],
+    evaluate: ["--samples", 16, "--k", "1,16", "--max_response", 8],
 }
 
 
@@ -43,40 +40,50 @@ def alone(tmp_path_factory):
     return folder
 
 
-def run_in(folder, words, **environment):
+def run_in(folder, words):
     done = subprocess.run(
-        list(map(str, words)), cwd=folder, capture_output=True, text=True, timeout=900,
-        env=os.environ | environment,
-    )  # fmt: skip
+        list(map(str, words)),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-4000:]
     return done.stdout
 
 
+def run_here(script, words):
+    """As the command line does, in this process."""
+    argv = list(map(str, words))
+    script.main(parse_flags(script.Config, script.PRESETS, getattr(script, "SETTINGS", {}), argv))
+
+
 @pytest.fixture(scope="module")
 def made(base, alone, tmp_path_factory):
-    """What every command makes with fast/, with --plain, and without the folder -> three folders."""
+    """What every stage makes with fast/, with --plain, and as a command without the folder -> three folders."""
     ckpt, data = base[0] / "4K.pt", base[1]
     folders = {}
-    for program, tree, flags in (
-        ("fast", ROOT, []),
-        ("plain", ROOT, ["--plain"]),
-        ("alone", alone, []),
-    ):
-        out = tmp_path_factory.mktemp(program)
-        for name, sizes in COMMANDS.items():
-            where = {
-                "pretrain": ["--out", out / "toy"],
-                "evaluate": [
+    for program in ("fast", "plain", "alone"):
+        out = folders[program] = tmp_path_factory.mktemp(program)
+        for stage, sizes in STAGES.items():
+            name = stage.__name__
+            where = ["--ckpt", ckpt, "--data", data, "--out", out / f"{name}.pt"]
+            if stage is pretrain:
+                where = ["--out", out / "toy"]
+            elif stage is evaluate:
+                where = [
                     "--ckpt",
                     ckpt,
                     "--task",
                     f"{data},general",
                     "--out",
                     out / "results.jsonl",
-                ],
-            }.get(name, ["--ckpt", ckpt, "--data", data, "--out", out / f"{name}.pt"])
-            run_in(tree, command(f"{name}.py", *where, *sizes, *flags))
-        folders[program] = out
+                ]
+            if program == "alone":
+                run_in(alone, command(f"{name}.py", *where, *sizes))
+            else:
+                run_here(stage, [*where, *sizes, "--plain" if program == "plain" else "--no-plain"])
     return folders
 
 
@@ -108,10 +115,8 @@ def test_training_says_the_same(made, name, metrics):
 @pytest.mark.parametrize("name", ["toy/20K", "sft", "grpo", "parallel"])
 def test_without_the_folder_the_weights_are_those_of_plain(made, name):
     plain, alone = (read_file(str(made[p] / f"{name}.pt")) for p in ("plain", "alone"))
-    assert (
-        plain["facts"]["id"] == alone["facts"]["id"]
-        and plain["model"].keys() == alone["model"].keys()
-    )
+    assert plain["facts"]["id"] == alone["facts"]["id"]
+    assert plain["model"].keys() == alone["model"].keys()
     assert all(torch.equal(a, b) for a, b in zip(plain["model"].values(), alone["model"].values()))
 
 
@@ -122,10 +127,8 @@ def test_evaluation_counts_the_same(made):
             assert plain[name] == alone[name], name
     fast, plain = rows["fast"], rows["plain"]
     assert fast[0]["problems"] == plain[0]["problems"]  # id, level, n, c, verified
-    assert (
-        len(plain[0]["problems"]) == 40
-        and 0 < sum(row[3] for row in plain[0]["problems"]) < 40 * 16
-    )
+    right = sum(row[3] for row in plain[0]["problems"])
+    assert len(plain[0]["problems"]) == 40 and 0 < right < 40 * 16
     for skill, summary in plain[1]["items"].items():
         assert fast[1]["items"][skill]["right"] == summary["right"], skill
     assert fast[1]["heldout_loss"] == pytest.approx(plain[1]["heldout_loss"], abs=1e-5)
@@ -134,41 +137,36 @@ def test_evaluation_counts_the_same(made):
 def test_the_tests_of_the_plain_program_pass_without_fast(alone):
     files = [f"tests/test_{name}.py" for name in ("model", "sampler", "grpo", "problems")]
     pytest_in = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not fast"]
-    said = run_in(alone, [*pytest_in, *files], OMP_NUM_THREADS="1")
+    said = run_in(alone, [*pytest_in, *files])
     assert " passed" in said and "failed" not in said
 
 
 TINY = {  # what the toy preset is in this study
-    "pretrain": dict(tokens="60K", warmup="6K"),
-    "sft": dict(steps=4, batch=8),
-    "grpo": dict(steps=2, prompts=4, n=4, max_response=16),
-    "parallel": dict(steps=2, prompts=4, n=4, max_response=16, sft_batch=8),
-    "evaluate": dict(n=4, k="1,4", problems=8, max_response=16),
+    pretrain: dict(tokens="60K", warmup="6K"),
+    sft: dict(steps=4, batch=8),
+    grpo: dict(steps=2, prompts=4, n=4, max_response=16),
+    parallel: dict(steps=2, prompts=4, n=4, max_response=16, sft_batch=8),
+    evaluate: dict(n=4, k="1,4", problems=8, max_response=16),
 }
 
 
 def test_the_study_runs_without_fast(alone, tmp_path):
-    """Figure 9 from two checkpoints, with steps that are few and small."""
+    """Figure 9 from one checkpoint, with steps that are few and small."""
     folder = tmp_path / "main"
     shutil.copytree(alone, folder)
-    for name, values in TINY.items():
-        script = folder / f"{name}.py"
+    for stage, values in TINY.items():
+        script = folder / f"{stage.__name__}.py"
         start = 'if __name__ == "__main__":'
         assert script.read_text().count(start) == 1
         script.write_text(
             script.read_text().replace(start, f'PRESETS["toy"] |= {values!r}\n{start}')
         )
     with open(folder / "plumbing" / "presets.py", "a") as f:
-        f.write('\nCHECKPOINTS["toy"] = "30K,60K"\n')
+        f.write('\nCHECKPOINTS["toy"] = "60K"\n')
     said = run_in(folder, command("excursions.py", "--only", "figure9"))
     rows = read_rows(str(folder / "out" / "toy" / "results.jsonl"))
     recipes = ("", ".sft", ".rl", ".sft.rl", ".parallel")
-    expected = {
-        (t + recipe, task)
-        for t in ("30K", "60K")
-        for recipe in recipes
-        for task in ("toy", "general")
-    }
+    expected = {("60K" + recipe, task) for recipe in recipes for task in ("toy", "general")}
     assert {(row["name"], row["task"]) for row in rows} == expected and len(rows) == len(expected)
     assert "report:" in said and (folder / "out" / "toy" / "report.md").exists()
     assert "nothing to do" in run_in(folder, command("excursions.py", "--only", "figure9"))

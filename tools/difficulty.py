@@ -29,7 +29,7 @@ from plumbing import checkpoint
 from plumbing.batches import problem_keys
 from plumbing.files import append_row, read_rows
 from plumbing.flags import check, launch, leave
-from plumbing.prepare import make_sampler, prepare
+from plumbing.prepare import install_fast, make_sampler
 from plumbing.ranks import autocast, barrier, merge_dicts, print0, rank, world
 from plumbing.rollouts import text_of
 
@@ -230,7 +230,7 @@ def main(config: Config) -> None:
     longest = max(len(encoding.encode_ordinary(prompt_text(problem))) for problem in problems)
     what = "the longest prompt + --max_response"
     checkpoint.check_length(model, longest + config.max_response, what)
-    prepare(model, config)
+    install_fast(model, config)  # whole on every rank
     sampler = make_sampler(model, config.slots, config.kv_memory)
     keys = problem_keys(problems)
     counts = counts_so_far(config, key)
