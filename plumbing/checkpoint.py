@@ -229,7 +229,8 @@ def make_facts(config, recipe: str, step: int, parent: dict | None, **more) -> d
         **more,
     }
     identity = [recipe, step, facts["tokens"], facts["parent_id"], facts["config"]]
-    facts["id"] = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
+    text = json.dumps(identity, sort_keys=True)  # in whatever order a class has its flags
+    facts["id"] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return facts
 
 

@@ -104,7 +104,7 @@ def parse_flags(
     where the parent checkpoint was fine-tuned. parent: the facts of the parent checkpoint; where
     they are not given they are read from --ckpt.
     """
-    fields = {field.name: field for field in dataclasses.fields(Config)}
+    fields = fields_of(Config)
     comments = field_comments(Config)
     parser = make_parser(Config, fields, comments)
     flags, unknown = parser.parse_known_args([one_spelling(arg) for arg in argv])
@@ -145,8 +145,19 @@ def parse_flags(
 
 def print_config(config, origins: dict) -> None:
     """One line for each value, and where it comes from unless it is the default."""
-    for name, value in dataclasses.asdict(config).items():
+    for name in fields_of(type(config)):
+        value = getattr(config, name)
         print(f"  {name:<16} {value!s:<24} {origins.get(name, '')}".rstrip())
+
+
+def fields_of(Config) -> dict[str, dataclasses.Field]:
+    """Name -> field: first those that the class itself has, then the inherited ones."""
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    ordered = {}
+    for cls in Config.__mro__:
+        for name in cls.__dict__.get("__annotations__", {}):
+            ordered.setdefault(name, fields[name])
+    return ordered
 
 
 def field_comments(Config) -> dict[str, str]:

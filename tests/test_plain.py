@@ -62,8 +62,17 @@ def run_here(script, words):
 @pytest.fixture(scope="module")
 def made(base, alone, tmp_path_factory):
     """What every stage makes with fast/, with --plain, and as a command without the folder -> three folders."""
+    fast = pytest.importorskip("fast")
     ckpt, data = base[0] / "4K.pt", base[1]
-    folders = {}
+    folders, installed = {}, []
+    install = fast.install
+
+    def count(*args, **flags):
+        installed.append(program)
+        install(*args, **flags)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(fast, "install", count)
     for program in ("fast", "plain", "alone"):
         out = folders[program] = tmp_path_factory.mktemp(program)
         for stage, sizes in STAGES.items():
@@ -84,6 +93,8 @@ def made(base, alone, tmp_path_factory):
                 run_in(alone, command(f"{name}.py", *where, *sizes))
             else:
                 run_here(stage, [*where, *sizes, "--plain" if program == "plain" else "--no-plain"])
+    patch.undo()
+    assert installed == ["fast"] * 6  # of each stage's model, and of GRPO's reference
     return folders
 
 
