@@ -53,49 +53,46 @@ def run_in(folder, words):
     return done.stdout
 
 
-def run_here(script, words):
-    """As the command line does, in this process."""
-    argv = list(map(str, words))
-    script.main(parse_flags(script.Config, script.PRESETS, getattr(script, "SETTINGS", {}), argv))
+def run_here(stage, words, plain):
+    """As the command line does, in this process; fast/ is installed on every model, or on none."""
+    import fast
+
+    argv = [*map(str, words), "--plain" if plain else "--no-plain"]
+    config = parse_flags(stage.Config, stage.PRESETS, getattr(stage, "SETTINGS", {}), argv)
+    install, models = fast.install, []
+
+    def count(model, **flags):
+        models.append(model)
+        install(model, **flags)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast, "install", count)
+        stage.main(config)
+    n_models = 2 if stage is grpo else 1  # the policy, and here a reference
+    assert len(models) == (0 if plain else n_models)
 
 
 @pytest.fixture(scope="module")
 def made(base, alone, tmp_path_factory):
     """What every stage makes with fast/, with --plain, and as a command without the folder -> three folders."""
-    fast = pytest.importorskip("fast")
-    ckpt, data = base[0] / "4K.pt", base[1]
-    folders, installed = {}, []
-    install = fast.install
-
-    def count(*args, **flags):
-        installed.append(program)
-        install(*args, **flags)
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(fast, "install", count)
-    for program in ("fast", "plain", "alone"):
-        out = folders[program] = tmp_path_factory.mktemp(program)
-        for stage, sizes in STAGES.items():
-            name = stage.__name__
-            where = ["--ckpt", ckpt, "--data", data, "--out", out / f"{name}.pt"]
-            if stage is pretrain:
-                where = ["--out", out / "toy"]
-            elif stage is evaluate:
-                where = [
-                    "--ckpt",
-                    ckpt,
-                    "--task",
-                    f"{data},general",
-                    "--out",
-                    out / "results.jsonl",
-                ]
-            if program == "alone":
-                run_in(alone, command(f"{name}.py", *where, *sizes))
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("fast", "plain", "alone")}
+    for stage, sizes in STAGES.items():
+        for name, out in folders.items():
+            words = [*files_of(stage, base, out), *sizes]
+            if name == "alone":
+                run_in(alone, command(f"{stage.__name__}.py", *words))
             else:
-                run_here(stage, [*where, *sizes, "--plain" if program == "plain" else "--no-plain"])
-    patch.undo()
-    assert installed == ["fast"] * 6  # of each stage's model, and of GRPO's reference
+                run_here(stage, words, plain=name == "plain")
     return folders
+
+
+def files_of(stage, base, out):
+    ckpt, data = base[0] / "4K.pt", base[1]
+    if stage is pretrain:
+        return ["--out", out / "toy"]
+    if stage is evaluate:
+        return ["--ckpt", ckpt, "--task", f"{data},general", "--out", out / "results.jsonl"]
+    return ["--ckpt", ckpt, "--data", data, "--out", out / f"{stage.__name__}.pt"]
 
 
 @pytest.mark.parametrize("name", ["grpo", "parallel"])
