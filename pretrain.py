@@ -80,7 +80,7 @@ def main(config: Config) -> None:
     n_tokens = steps * tokens_per_step
     corpus = pretrain_setup.open_corpus_together(config, folder, n_tokens)  # (rows, seq_len)
     model = pretrain_setup.new_model(config)
-    prepare(model, config)
+    prepare(model, config, equal_rows=True)
     how = ((0.9, config.beta2), config.weight_decay)
     optimizer = adamw(model, config.lr, *how, decay_embedding=False)
     pretrain_setup.print_plan(model, config, steps, len(corpus))

@@ -6,6 +6,7 @@ step of a preset, or memory that decides whether a preset runs. Its measured wor
 of its file, and tests/test_fast.py holds it to the plain form in value, gradient and tokens.
 
     cpu.py          norms, SwiGLU and attention on a CPU, and freed memory that is kept
+    onednn.py       products of pre-training on a CPU
     packed.py       attention over sequences of any length, and prompts shared by their responses
     head.py         log-probs in chunks, with a backward pass of their own, in bf16 on a GPU
     compiled.py     --compile: what surrounds attention in one kernel
@@ -18,7 +19,7 @@ of its file, and tests/test_fast.py holds it to the plain form in value, gradien
 import functools
 import types
 
-from fast import compiled, cpu, head, packed, recompute
+from fast import compiled, cpu, head, onednn, packed, recompute
 from fast.sampling import FastSampler
 
 
@@ -32,6 +33,7 @@ def install(
     model.attention = packed.causal_attention
     model.shared_prompt_hidden = types.MethodType(packed.shared_prompt_hidden, model)
     model.sampler_class = FastSampler
+    model.expect_equal_rows = functools.partial(onednn.expect_equal_rows, model)
     model.install_on = functools.partial(install, compile=compile)  # for a copy to sample from
     head.install(model, fp32_head, compile)
     if model.lm_head.weight.device.type == "cpu":

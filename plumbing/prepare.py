@@ -35,12 +35,16 @@ class TrainingFlags(ComputeFlags):
     log_every: int = 1  # steps between printed lines
 
 
-def prepare(model, config):
+def prepare(model, config, equal_rows: bool = False):
     """For training: fast/ unless --plain, and sharded over the ranks -> the model.
 
-    The model is on its device already. Make the optimizer after this.
+    The model is on its device already. Make the optimizer after this. equal_rows: every pass will
+    have the same number of tokens, as in pre-training.
     """
-    return shard(install_fast(model, config))
+    install_fast(model, config)
+    if equal_rows and hasattr(model, "expect_equal_rows"):
+        model.expect_equal_rows()
+    return shard(model)
 
 
 def install_fast(model, config):

@@ -185,6 +185,33 @@ def test_attention_in_products_has_the_right_gradient():
         assert torch.allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=needs_compiler)])
+def test_products_for_equal_rows_equal_the_others(compile):
+    """oneDNN's, in training only; without them the model is as before, to the bit."""
+    if compile:
+        torch._dynamo.reset()
+    plain = tiny(n_kv_heads=2, qk_norm_gain=1.0)
+    model = quick(tiny(n_kv_heads=2, qk_norm_gain=1.0), compile=compile)
+    model.expect_equal_rows()
+    for lengths in ([24] * 4, [33] * 2):
+        loss_and_gradients(model, lengths)  # compiles
+        with torch.profiler.profile() as seen:
+            got = loss_and_gradients(model, lengths)
+        assert_near(got, loss_and_gradients(plain, lengths))
+        # an x86 build: 7 products a block, once forward and once for the gradient of the input
+        if torch.backends.mkl.is_available():
+            called = sum(e.name == "excursions::times_transposed" for e in seen.events())
+            assert called == 2 * 7 * 2
+    with torch.no_grad(), torch.profiler.profile() as seen:
+        model.hidden(torch.arange(33), [33])
+    assert not any(e.name == "excursions::times_transposed" for e in seen.events())
+    model.expect_equal_rows(False)
+    if not compile:
+        as_before = quick(tiny(n_kv_heads=2, qk_norm_gain=1.0))
+        got, wanted = loss_and_gradients(model, [5, 6]), loss_and_gradients(as_before, [5, 6])
+        assert all(map(torch.equal, got[1], wanted[1]))
+
+
 @needs_compiler
 def test_compiled_regions_equal_plain_ones_for_any_number_of_tokens():
     from torch._dynamo.utils import counters
