@@ -1,7 +1,8 @@
 """--compile: what surrounds attention becomes few passes over memory.
 
 Norms, RoPE, SwiGLU and residuals are compiled region by region, for any number of tokens. All
-blocks share the code. On a CPU it takes a C++ compiler and 20 seconds. MEASURED-COMPILE
+blocks share the code. On a CPU it takes a C++ compiler and 20 seconds.
+On two cores a pre-training step of 1.3M parameters gains 10 % (results/bench/cpu.jsonl).
 """
 
 import types

@@ -3,7 +3,8 @@
 The plain form makes a chunk's logits again going back and lets autograd keep what it wants of them:
 four tensors of the chunk's size, and on a GPU fp32 factors. Here one is kept, overwritten in place,
 and the factors of the products are bf16 under autocast, like those of all layers; sums stay fp32.
-MEASURED-HEAD
+A toy pre-training step takes 8 % longer with the plain form, SFT 5 % (one thread of an AMD EPYC,
+Zen 4). On a GPU the bf16 factors are what makes the head of a 1B model affordable: not measured.
 """
 
 import functools

@@ -2,7 +2,11 @@
 
 Three ways lead to the same numbers. torch's flash attention takes a pack as it is, on a GPU in
 bf16. On a CPU in fp32, short rows go through plain products (cpu.py). Everything else goes to
-torch's scaled_dot_product_attention in right-padded rows. MEASURED-PACKED
+torch's scaled_dot_product_attention in right-padded rows.
+
+A toy RL update takes 39 % longer when each response computes its prompt again, and a toy
+pre-training step 9 % longer with the plain loop over sequences (one thread of an AMD EPYC, Zen 4).
+With long prompts and many rollouts sharing decides what fits: see --plan.
 """
 
 import functools

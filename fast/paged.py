@@ -1,7 +1,8 @@
 """Keys and values on a GPU, where memory is what decides: in pages of 16 tokens.
 
 Memory holds what is alive: whole pages of a prompt are shared by its rollouts, and the last,
-partial one is copied for each. A Triton kernel attends over the pages. MEASURED-PAGED
+partial one is copied for each. A Triton kernel attends over the pages.
+It decides how many rollouts a GPU decodes at a time. Nothing has been measured on one yet.
 
 S slots, P pages; a slot's "own" tokens are its response. The methods are those of shared_cache.py.
 """

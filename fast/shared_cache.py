@@ -1,6 +1,7 @@
 """Keys and values on a CPU, where arithmetic is slow and memory is cheap: those of a prompt once.
 
-The queries of all rollouts of a prompt meet its keys in one matrix product. MEASURED-SHARED
+The queries of all rollouts of a prompt meet its keys in one matrix product.
+fast/sampling.py says what the sampler that uses it is worth.
 
 The sampler asks a cache for room and gives it back slot by slot (has_room, open, reserve, close:
 plain numbers on the host). The decoder gets an `attend(layer, q, k, v)` for one new token per slot.
