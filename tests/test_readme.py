@@ -18,12 +18,28 @@ def test_every_file_it_names_is_there():
     assert named and not missing(named)
 
 
-def test_every_script_and_module_is_in_the_file_map():
-    files = [f for f in os.listdir(ROOT) if f.endswith((".py", ".sh"))]
-    for f in os.listdir(os.path.join(ROOT, "data")):
-        if f.endswith(".py") and f[0] != "_":
-            files.append(f"data/{f}")
-    assert not [f for f in files if f"`{f}`" not in README]
+def test_every_file_is_in_a_map():
+    """The scripts in the README, the files of the rooms in docs/files.md."""
+    scripts = [f for f in os.listdir(ROOT) if f.endswith((".py", ".sh"))]
+    assert scripts and not [f for f in scripts if f"`{f}`" not in README]
+    with open(os.path.join(ROOT, "docs", "files.md")) as f:
+        files = f.read()
+    there = []
+    for room in ("data", "plumbing", "fast", "study", "tools"):
+        for f in os.listdir(os.path.join(ROOT, room)):
+            if f.endswith(".py") and f[0] != "_":
+                there.append(f"{room}/{f}")
+    named = set(re.findall(r"`(\w+/\w+\.py)`", files))
+    assert len(there) > 80 and not [f for f in there if f"| `{f}` |" not in files]
+    assert not missing(named)
+
+
+def test_every_link_leads_to_a_file():
+    for page in ["README.md", *(f"docs/{f}" for f in os.listdir(os.path.join(ROOT, "docs")))]:
+        with open(os.path.join(ROOT, page)) as f:
+            links = re.findall(r"\]\(([^)#:]+)\)", f.read())
+        folder = os.path.dirname(page)
+        assert not missing([os.path.join(folder, link) for link in links]), page
 
 
 def test_every_picture_is_there():
