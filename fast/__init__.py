@@ -12,6 +12,8 @@ of its file, and tests/test_fast.py holds it to the plain form in value, gradien
     compiled.py     --compile: what surrounds attention in one kernel
     recompute.py    --checkpoint_activations: keep the input of a block alone
     sampling.py     slots on the device, CUDA graphs, prompts read once
+    schedule.py     which rollout is in which slot
+    nucleus.py      top_p without sorting the vocabulary
     shared_cache.py keys and values of a prompt kept once: on a CPU
     paged.py        the same in pages, with the kernel that reads them: on a GPU
 """

@@ -8,13 +8,12 @@ On one CPU core a toy step of RL samples in 0.46 s, and in 0.86 s with the plain
 evaluation with top_p in 0.49 and 1.22 s. A model of 1.3M parameters on two cores: 26,300 tokens/s
 against 10,200. On a GPU nothing has been measured yet.
 
-`Schedule` decides which rollout is in which slot, in plain numbers. `Slots` is what the device
+schedule.py decides which rollout is in which slot, in plain numbers. `Slots` is what the device
 knows of each. `FastSampler` runs the model. S slots, V tokens in the vocabulary; a rollout's "own"
 tokens are its response.
 """
 
 import time
-from collections import Counter, deque
 
 import numpy as np
 import torch
@@ -23,7 +22,9 @@ from tqdm import tqdm
 from data.draws import rollout_keys, uniform
 from fast import paged as paged_module
 from fast.head import product
+from fast.nucleus import nucleus_by_halving, nucleus_of_few
 from fast.paged import PagedCache
+from fast.schedule import Schedule
 from fast.shared_cache import SharedPromptCache
 from model import Transformer
 from plumbing.sharding import is_sharded, own_weights, refresh, whole
@@ -31,101 +32,6 @@ from sampler import Rollout, check_lengths, draw
 
 # Widths of a decode step on a GPU: a graph is recorded for each.
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-
-
-class Schedule:
-    """Which rollout is in which slot. The prompt of rollout r is r // n."""
-
-    def __init__(self, prompts: list[list[int]], n: int, budget: np.ndarray, slots: int, cache):
-        self.prompts = prompts
-        self.n = n
-        self.budget = budget
-        self.cache = cache
-        self.waiting = deque(range(len(budget)))  # rollouts without a slot
-        self.to_come = Counter(
-            {p: n for p in range(len(prompts))}
-        )  # rollouts of a prompt that wait
-        self.rollout = np.full(slots, -1)  # (S,) the rollout in each slot; -1: empty
-        self.age = np.zeros(
-            slots, np.int64
-        )  # (S,) tokens it has, or would have if it had not ended
-        self.arrival = np.zeros(slots, np.int64)  # (S,) its number in the order of admission
-        self.arrivals = 0
-
-    def live(self) -> np.ndarray:
-        """The slots in use, the oldest rollout first."""
-        live = np.flatnonzero(self.rollout >= 0)
-        return live[np.argsort(self.arrival[live])]
-
-    def admit(self) -> tuple[list[int], list[int]]:
-        """Give empty slots to waiting rollouts, as far as the cache has room.
-
-        -> the slots, and the prompts that must be read first.
-        """
-        empty = np.flatnonzero(self.rollout < 0)
-        n_live = len(self.rollout) - len(empty)
-        at_least = max(1, len(self.rollout) // 16)  # a few at a time: prompts are read in batches
-        if len(empty) < min(len(self.waiting), at_least):
-            return [], []
-        slots = []
-        new = []
-        for slot in empty[: len(self.waiting)].tolist():
-            r = self.waiting[0]
-            p = r // self.n
-            length = len(self.prompts[p])
-            if not slots and not n_live and not self.cache.has_room(p, length):
-                # these are prompts of rollouts that were sent back: they will be read again
-                self.cache.drop_prompts(list(self.cache.after))
-            # each of the others needs a page to continue
-            if not self.cache.has_room(p, length, spare=n_live + len(slots)):
-                break
-            if p not in self.cache.after and p not in new:
-                new.append(p)
-            self.cache.open(slot, p, length)
-            self.waiting.popleft()
-            self.to_come[p] -= 1
-            self.rollout[slot] = r
-            self.age[slot] = 1
-            self.arrival[slot] = self.arrivals
-            self.arrivals += 1
-            slots.append(slot)
-        return slots, new
-
-    def make_room(self, steps: int) -> list[int]:
-        """See that every live rollout can decode for `steps` -> the slots emptied for that.
-
-        When pages run out, the youngest rollouts are evicted and wait again. They restart later and
-        draw the same tokens, since draws are keyed. The oldest always continues, so this ends.
-        """
-        emptied = []
-        live = self.live()
-        while len(live):
-            own = np.minimum(self.age[live] - 1 + steps, self.budget[self.rollout[live]])
-            if self.cache.reserve(live, own):
-                break
-            if len(live) == 1 and self.cache.after:
-                self.cache.drop_prompts(list(self.cache.after))  # they will be read again
-                continue
-            slot = int(live[-1])
-            r = int(self.rollout[slot])
-            self.waiting.appendleft(r)
-            self.to_come[r // self.n] += 1
-            self.vacate([slot])
-            emptied.append(slot)
-            live = self.live()
-        return emptied
-
-    def vacate(self, slots) -> None:
-        for slot in slots:
-            self.cache.close(slot)
-        self.rollout[slots] = -1
-
-    def move_to_front(self, slots: np.ndarray, width: int) -> None:
-        """These slots become the first, and all slots from `width` on are forgotten."""
-        nothing = np.full(width - len(slots), -1)
-        self.rollout = np.concatenate((self.rollout[slots], nothing))
-        self.age = np.concatenate((self.age[slots], nothing))
-        self.arrival = np.concatenate((self.arrival[slots], nothing))
 
 
 class Slots:
@@ -459,46 +365,3 @@ def weights_as_multiplied(model: Transformer, fp32_head: bool, bf16: bool = True
     copy.load_state_dict(weights, assign=True)
     model.install_on(copy, fp32_head=fp32_head)
     return copy.requires_grad_(False)
-
-
-# -------------------------------------------------------- the nucleus without sorting the
-# vocabulary
-
-
-def nucleus_of_few(weight: torch.Tensor, top_p: float) -> torch.Tensor:
-    """sampler.likeliest, from the few likeliest tokens where they suffice, which is nearly always.
-
-    To sort 100k entries is slow.
-    """
-    V = weight.shape[-1]
-    wanted = top_p * weight.sum(-1, keepdim=True)  # (S, 1)
-    for width in (8, 64, V):
-        top = weight.topk(min(width, V)).values  # (S, width), descending
-        likelier = top.cumsum(-1) - top  # (S, width) what the likelier tokens weigh together
-        reached = likelier[:, -1:] + top[:, -1:] >= wanted
-        if width >= V or bool(reached.all()):
-            break
-    last = (likelier < wanted).sum(-1, keepdim=True) - 1  # (S, 1)
-    return weight.masked_fill(weight < top.gather(-1, last), 0.0)
-
-
-def nucleus_by_halving(weight: torch.Tensor, top_p: float) -> torch.Tensor:
-    """sampler.likeliest without asking the device anything, for a GPU."""
-    wanted = top_p * weight.sum(-1, keepdim=True)  # (S, 1)
-    return weight.masked_fill(weight < threshold(weight, wanted), 0.0)
-
-
-def threshold(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The highest t (S, 1) such that the weights from t on sum to `wanted` (S, 1).
-
-    Positive floats are ordered as their bits are, so 31 halvings of an interval are exact.
-    """
-    low = torch.zeros_like(wanted, dtype=torch.int32)
-    high = weight.amax(-1, keepdim=True).view(torch.int32)
-    for _ in range(31):
-        middle = low + (high - low + 1) // 2
-        from_middle = weight.masked_fill(weight < middle.view(torch.float32), 0.0)
-        enough = from_middle.sum(-1, keepdim=True) >= wanted
-        low = torch.where(enough, middle, low)
-        high = torch.where(enough, high, middle - 1)
-    return low.view(torch.float32)

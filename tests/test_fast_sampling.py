@@ -11,8 +11,10 @@ from conftest import ROOT, quick, tiny
 from test_sampler import EOS, prompts, tokens_of
 
 import fast.sampling
+from fast.nucleus import nucleus_of_few, threshold
 from fast.paged import PAGE, PagedCache
-from fast.sampling import FastSampler, Schedule, nucleus_of_few, threshold
+from fast.sampling import FastSampler
+from fast.schedule import Schedule
 from fast.shared_cache import SharedPromptCache
 from plumbing.batches import pack, response_logprobs
 from sampler import likeliest, sample

@@ -158,7 +158,7 @@ def test_first_tokens_follow_the_softmax(model):
 def test_nucleus_keeps_the_smallest_set_that_reaches_top_p(program):
     nucleus = likeliest
     if program == "fast":
-        from fast.sampling import nucleus_of_few as nucleus
+        from fast.nucleus import nucleus_of_few as nucleus
     p = torch.tensor([[0.1, 0.5, 0.3, 0.1], [0.97, 0.01, 0.01, 0.01]], dtype=torch.float64)
     assert nucleus(p, 0.7).tolist() == [[0, 0.5, 0.3, 0], [0.97, 0, 0, 0]]
     assert nucleus(p, 0.85)[0].tolist() == [0.1, 0.5, 0.3, 0.1]  # the two of 0.1 tie: both stay
