@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from data.benchmarks import BENCHMARKS
 from data.grader import extract, grade
-from data.problems import NAMES
+from data.problems import NAMES, with_kind
 from data.sources import counted
 from plumbing.files import append_row, read_rows
 from plumbing.flags import check
@@ -42,6 +42,7 @@ def check_config(config, tasks: list[str]) -> None:
         named = is_likelihood(task) or task in NAMES
         known = named or task.endswith(".jsonl") or os.path.exists(task)
         check(known, f"unknown task {task!r}; choose {names} {', '.join(BENCHMARKS)}")
+    with_kind([], config.kind)  # refuses a kind that is none
     check(config.rule in ("ours", "authors"), f"--rule {config.rule}: choose ours or authors")
     check(config.style in ("ours", "authors"), f"--style {config.style}: choose ours or authors")
     check(

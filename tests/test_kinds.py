@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import evaluate
 from data import UserError
 from data.grader import reward
 from data.problem import KINDS, Problem
@@ -119,3 +120,9 @@ def test_counts_say_how_answers_are_graded():
         "; graded as gsm8k (80), math (20) and ordered (3)"
     )
     assert counted("x", "val", []) == "x val: 0 problems, 0 solutions"
+
+
+def test_evaluation_refuses_an_unknown_kind_before_it_starts():
+    config = evaluate.Config(ckpt="nowhere.pt", task="general,toy", kind="maths")
+    with pytest.raises(UserError, match="--kind maths: choose gsm8k, math or ordered"):
+        evaluate.main(config)
