@@ -264,12 +264,11 @@ def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=N
     log = StepLog(run.out, start, config)
     with stop_signal() as stop, collecting_by_hand():
         for step in range(start, config.steps):
-            if before_step:
-                before_step(step)
+            before = before_step(step) if before_step else 0.0  # seconds that it took
             groups, metrics, samples = collect(run, draw_groups, step, log)
             clock = time.time()
             metrics |= update_of_step(step, groups)
-            seconds = groups.seconds | {"update": time.time() - clock}
+            seconds = groups.seconds | {"update": before + time.time() - clock}
 
             done = step + 1
             metrics |= after_update(run, score_rollouts, done)

@@ -85,24 +85,23 @@ class OtherMode:
         if config.mode != "sum":
             self.batches = sft_batches(config)
         self.sft_before = []  # what the SFT steps before the current RL step returned
-        self.seconds = 0.0  # that they took
 
-    def make_sft_steps(self, step: int) -> None:
-        """The SFT steps that come before RL step `step`."""
+    def make_sft_steps(self, step: int) -> float:
+        """The SFT steps that come before RL step `step` -> the seconds that they took."""
         self.sft_before = []
         if self.batches is None:
-            return
+            return 0.0
         start = time.time()
         phase(f"step {step + 1}, SFT")
         for i in self.batches[step]:
             sft = self.sft_half(i)
             norm = clipped_step(self.model, self.optimizer, self.config.grad_clip)
             self.sft_before.append({"sft": sft, "sft_grad_norm": norm})
-        self.seconds = time.time() - start
+        return time.time() - start
 
     def metrics(self, updates: list[dict]) -> dict:
         """What the log says of a step's updates, and of the SFT steps before it."""
-        return metrics_of_updates(updates, self.sft_before) | {"seconds_sft": self.seconds}
+        return metrics_of_updates(updates, self.sft_before)
 
     def update(self, i: int, rl_half) -> dict:
         """Update i of RL; in mode sum with the gradient of SFT batch i."""

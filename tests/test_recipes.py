@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run, tiny
+from test_own_reward import REWARDS
 
 import grpo
 import parallel
@@ -578,32 +579,9 @@ def test_the_flag_kind_reaches_every_command_of_rl(base, tmp_path):
             )
 
 
-REWARD = """
-def score(response, problem):
-    return 1.0 if problem.answer in response else 0.25
-
-def words(response, problem):
-    return "good"
-
-def nothing(response, problem):
-    pass
-
-def endless(response, problem):
-    return float("inf")
-
-def alone(response):
-    return 1.0
-
-def fails(response, problem):
-    return 1.0 / len(response)
-
-number = 3
-"""
-
-
 def test_your_own_reward(base, tmp_path):
     folder, data = base
-    (tmp_path / "my_reward.py").write_text(REWARD)
+    (tmp_path / "my_reward.py").write_text(REWARDS)
     own = load_reward(f"{tmp_path}/my_reward.py:score", load_problems(data)[0])
     assert (
         own("so 5", load_problems(data)[0]) == 1.0
@@ -632,7 +610,7 @@ def test_your_own_reward(base, tmp_path):
 def test_what_is_wrong_with_a_reward_is_one_line_before_work_starts(base, tmp_path):
     folder, data = base
     file, broken = tmp_path / "my_reward.py", tmp_path / "broken.py"
-    file.write_text(REWARD)
+    file.write_text(REWARDS)
     broken.write_text("def score(:\n")
     wrong = {
         "my_reward": "write FILE.py:FUNCTION",
