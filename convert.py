@@ -29,14 +29,7 @@ from data.files import write_aside
 from data.tokenizer import PAD, get_tokenizer, special_ids, to_json
 from model import PRESETS, ModelConfig, Transformer
 from plumbing import hub
-from plumbing.checkpoint import (
-    check_kind,
-    is_finished,
-    make_facts,
-    read_file,
-    save_file,
-    tokenizer_of,
-)
+from plumbing.checkpoint import check_kind, read_file, save_file, tokenizer_of
 from plumbing.flags import OneLineParser, check, field_comments, leave
 from plumbing.hf_format import (
     check_tensors,
@@ -48,6 +41,7 @@ from plumbing.hf_format import (
     read_tensor,
     write_json,
 )
+from plumbing.identity import is_finished, make_facts
 from plumbing.units import count
 
 

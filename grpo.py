@@ -21,8 +21,8 @@ from data.grader import reward
 from data.problems import Problem, prompt_text
 from plumbing import presets
 from plumbing.batches import batch_indices, idle_pass, reference_logprobs, response_logprobs
-from plumbing.checkpoint import lineage, make_facts
 from plumbing.flags import launch
+from plumbing.identity import lineage, make_facts
 from plumbing.metrics import StepLog, TokenSums, update_metrics
 from plumbing.optimizer import adamw, clipped_step
 from plumbing.packs import (

@@ -18,8 +18,8 @@ import torch
 from model import Transformer
 from plumbing import presets, pretrain_setup
 from plumbing.batches import ahead, idle_pass
-from plumbing.checkpoint import is_finished
 from plumbing.flags import launch
+from plumbing.identity import is_finished
 from plumbing.log import Log
 from plumbing.optimizer import adamw, clipped_step, lr_factor, set_lr
 from plumbing.prepare import ComputeFlags, prepare

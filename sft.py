@@ -13,7 +13,7 @@ import gc
 import time
 from dataclasses import dataclass
 
-from plumbing import checkpoint, presets
+from plumbing import checkpoint, identity, presets
 from plumbing.batches import batch_indices, idle_pass, pack, response_logprobs, split_by_tokens
 from plumbing.examples import Example, check_sft, load_examples
 from plumbing.flags import launch
@@ -79,7 +79,7 @@ def main(config: Config) -> None:
     recipe = "sft" if config.solutions == "one" else "sft-gold"
     out = checkpoint.output_path(config, recipe)
     model, parent = checkpoint.open_parent(config)
-    if checkpoint.is_finished(out, config, parent):
+    if identity.is_finished(out, config, parent):
         return
     checkpoint.check_length(model, config.max_prompt + config.max_response)
     data = load_examples(config, checkpoint.open_tokenizer(parent, model))
@@ -114,7 +114,7 @@ def main(config: Config) -> None:
             if done < config.steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
             gc.collect()  # at the same moment on every rank
-    facts = checkpoint.make_facts(config, checkpoint.lineage(parent, recipe), config.steps, parent)
+    facts = identity.make_facts(config, identity.lineage(parent, recipe), config.steps, parent)
     resume.finish(out, facts)
 
 

@@ -12,8 +12,9 @@ from data.tokenizer import PAD, get_tokenizer, pad_token
 from model import PRESETS as MODELS
 from model import ModelConfig, Transformer
 from plumbing.batches import batch_indices
-from plumbing.checkpoint import make_facts, save_checkpoint
+from plumbing.checkpoint import save_checkpoint
 from plumbing.flags import check
+from plumbing.identity import make_facts
 from plumbing.ranks import device, gather_objects, print0, rank, world
 from plumbing.sharding import full_weights
 from plumbing.units import count

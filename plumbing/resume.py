@@ -9,7 +9,8 @@ import sys
 
 from data import UserError
 from plumbing import watchdog
-from plumbing.checkpoint import differences, read_file, recorded, save_checkpoint, save_file, stem
+from plumbing.checkpoint import read_file, save_checkpoint, save_file, stem
+from plumbing.identity import differences, recorded
 from plumbing.ranks import all_max, barrier, gather_objects, print0, rank, world
 from plumbing.sharding import full_state, full_weights, put_state, put_weights
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.problems import Problem
-from plumbing import checkpoint, rl_options
+from plumbing import checkpoint, identity, rl_options
 from plumbing.flags import check
 from plumbing.own_reward import load_reward
 from plumbing.prepare import make_sampler, prepare
@@ -32,7 +32,7 @@ def set_up(config, recipe: str) -> Run | None:
     check_config(config)
     out = checkpoint.output_path(config, recipe)
     model, parent = checkpoint.open_parent(config)
-    if checkpoint.is_finished(out, config, parent):
+    if identity.is_finished(out, config, parent):
         return None
     checkpoint.check_length(model, config.max_prompt + config.max_response)
     encoding = checkpoint.open_tokenizer(parent, model)

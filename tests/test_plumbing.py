@@ -24,6 +24,7 @@ from plumbing import (
     checkpoint,
     files,
     flags,
+    identity,
     log,
     optimizer,
     ranks,
@@ -277,10 +278,10 @@ def test_resume_refuses_another_configuration(tmp_path):
 
 
 def test_a_flag_that_older_code_did_not_have_counts_as_its_default():
-    before = checkpoint.recorded(Config())
+    before = identity.recorded(Config())
     del before["top_p"]
-    assert checkpoint.differences(Config(), before) == ""
-    assert checkpoint.differences(Config(top_p=0.5), before) == "top_p was 1.0 and is now 0.5"
+    assert identity.differences(Config(), before) == ""
+    assert identity.differences(Config(top_p=0.5), before) == "top_p was 1.0 and is now 0.5"
 
 
 @dataclass(frozen=True)
@@ -293,9 +294,9 @@ class RLConfig(Config):
 
 def test_micro_tokens_is_a_part_of_the_objective_of_micro_mean(tmp_path):
     free, bound = RLConfig(), RLConfig(loss="micro-mean")
-    assert "micro_tokens" not in checkpoint.recorded(free)
-    assert checkpoint.recorded(bound)["micro_tokens"] == 8
-    assert "plain" not in checkpoint.recorded(free) and "plain" not in checkpoint.recorded(bound)
+    assert "micro_tokens" not in identity.recorded(free)
+    assert identity.recorded(bound)["micro_tokens"] == 8
+    assert "plain" not in identity.recorded(free) and "plain" not in identity.recorded(bound)
 
     model = torch.nn.Linear(2, 2)
     for name, config in (("free", free), ("bound", bound)):
@@ -309,14 +310,14 @@ def test_micro_tokens_is_a_part_of_the_objective_of_micro_mean(tmp_path):
 def test_a_result_of_other_micro_tokens_is_not_taken_for_this_ones(tmp_path, tiny_model):
     for loss in ("token-mean", "micro-mean"):
         config, path = RLConfig(loss=loss), str(tmp_path / f"{loss}.pt")
-        assert not checkpoint.is_finished(path, config)
-        checkpoint.save_checkpoint(path, tiny_model, checkpoint.make_facts(config, "rl", 1, None))
-        assert checkpoint.is_finished(path, config)
-    assert checkpoint.is_finished(
+        assert not identity.is_finished(path, config)
+        checkpoint.save_checkpoint(path, tiny_model, identity.make_facts(config, "rl", 1, None))
+        assert identity.is_finished(path, config)
+    assert identity.is_finished(
         str(tmp_path / "token-mean.pt"), replace(RLConfig(), micro_tokens=16)
     )
     with pytest.raises(UserError, match="micro_tokens was 8 and is now 16"):
-        checkpoint.is_finished(path, replace(config, micro_tokens=16))
+        identity.is_finished(path, replace(config, micro_tokens=16))
 
 
 def test_items_are_made_ahead_in_order_and_their_errors_come_in_their_turn():
