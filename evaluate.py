@@ -123,9 +123,7 @@ def main(config: Config) -> None:
     model, facts = checkpoint.open_parent(config)
     encoding = checkpoint.open_tokenizer(facts, model)
     install_fast(model, config)  # whole on every rank
-    for task in tasks:
-        if result_rows.is_done(config, task, facts):
-            continue
+    for task in result_rows.to_do(config, tasks, facts):
         clock = time.time()
         if is_likelihood(task):
             result = evaluate_general(model, encoding, task, facts, config)

@@ -12,11 +12,12 @@ each command is in <out>/logs, and every line of the table can be typed by hand.
 """
 
 import argparse
+import difflib
 import os
 import sys
 
 from data import UserError
-from plumbing.presets import CHECKPOINTS, TASKS
+from plumbing.presets import CHECKPOINTS
 from study.recipes import RECIPES_OF_FIGURE, WRITTEN
 from study.runner import Job, claim, logs_folder, run, same_commands
 
@@ -132,7 +133,7 @@ class JobsOfSeed:
             "evaluation",
             needs=[ckpt],
             checkpoint=name,
-            evaluates=set(TASKS[preset].split(",")),
+            preset=preset,
         )
 
 
@@ -143,8 +144,20 @@ def seed_folder(out: str, seed: int) -> str:
 # ---------------------------------------------------------------------------------- flags
 
 
+MOST_SEEDS = 1_000
+FLAGS = ("--preset", "--setting", "--seeds", "--only", "--out", "--workers", "--nproc")
+FLAGS += ("--no_pretrain", "--plain", "--dry_run", "--plan", "--help")
+
+
 def refuse(message: str) -> None:
     sys.exit(f"excursions.py: {message}; --help lists the flags")
+
+
+def unknown_flags(rest: list[str]) -> str:
+    """What is wrong with arguments that no flag takes, and which flag may have been meant."""
+    near = difflib.get_close_matches(rest[0].split("=")[0], FLAGS, 1)
+    hint = f", did you mean {near[0]}?" if near else ""
+    return f"unrecognized argument {rest[0]}{hint}"
 
 
 def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -199,6 +212,10 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="print what it would take and stop; with --gpus, --gpu, --price, ... (see README)",
     )
     args, rest = parser.parse_known_args(argv)
+    for name, least, most in (("seeds", 1, MOST_SEEDS), ("workers", 0, 1_000), ("nproc", 1, 1_000)):
+        value = getattr(args, name)
+        if not least <= value <= most:
+            refuse(f"--{name} {value}: give {least} to {most}")
     args.out = args.out or os.path.join("out", args.preset)
     if not args.workers:
         args.workers = min(8, os.cpu_count() or 1) if args.preset == "toy" else 1
@@ -214,8 +231,16 @@ def main(argv: list[str]) -> None:
         show_plan(args, rest)
         return
     if rest:
-        refuse(f"unrecognized arguments: {' '.join(rest)}")
+        refuse(unknown_flags(rest))
     go_home()
+    try:
+        start(args)
+    except (UserError, OSError) as error:
+        sys.exit(f"excursions.py: {error}")
+
+
+def start(args) -> None:
+    """Run what is not done, then write the report."""
     jobs = all_jobs(args)
     if args.dry_run:
         print_commands(jobs)
@@ -265,7 +290,7 @@ def show_plan(args, rest: list[str]) -> None:
     except UserError as error:
         refuse(error)
     if rest:
-        refuse(f"unrecognized arguments: {' '.join(rest)}")
+        refuse(unknown_flags(rest))
     go_home()
     plan.print_study(all_jobs(args), args, machine)
 

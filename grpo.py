@@ -258,8 +258,8 @@ def draw_groups(run: Run, step: int) -> Groups:
 def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=None) -> None:
     """The steps of a run; parallel.py has another update_of_step(step, groups) -> metrics."""
     config = run.config
-    reference = run.reference if config.ref_every else None  # it moves, so it has to be saved
-    resume = Resume(run.out, config, run.model, *optimizers, reference=reference)
+    moving = run.reference if config.ref_every else None  # a reference to save with the policy
+    resume = Resume(run.out, config, run.model, *optimizers, origin=run.parent, reference=moving)
     start = resume.load()
     log = StepLog(run.out, start, config)
     with stop_signal() as stop, collecting_by_hand():

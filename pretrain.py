@@ -16,14 +16,13 @@ from dataclasses import dataclass
 import torch
 
 from model import Transformer
-from plumbing import presets, pretrain_setup
+from plumbing import presets, pretrain_run, pretrain_setup
 from plumbing.batches import ahead, idle_pass
 from plumbing.flags import launch
-from plumbing.identity import is_finished
 from plumbing.log import Log
-from plumbing.optimizer import adamw, clipped_step, lr_factor, set_lr
+from plumbing.optimizer import adamw, logged_step, lr_factor, set_lr
 from plumbing.prepare import ComputeFlags, prepare
-from plumbing.ranks import all_sum, autocast, device, pad_to_longest_rank, print0, rank
+from plumbing.ranks import all_sum, autocast, device, pad_to_longest_rank, print0
 from plumbing.resume import Resume, collecting_by_hand, stop_signal
 from plumbing.units import count
 from plumbing.watchdog import phase
@@ -71,11 +70,12 @@ def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
 
 
 def main(config: Config) -> None:
+    pretrain_setup.check_config(config)
     folder = config.out or os.path.join("out", config.preset)
     tokens_per_step = config.batch * config.seq_len
     steps = pretrain_setup.steps_for(count(config.tokens), config)
     keep = pretrain_setup.checkpoints_to_keep(config, folder)
-    if is_finished(keep[max(keep)], config):
+    if pretrain_run.is_finished(config, folder, keep, steps):
         return
     n_tokens = steps * tokens_per_step
     corpus = pretrain_setup.open_corpus_together(config, folder, n_tokens)  # (rows, seq_len)
@@ -84,7 +84,8 @@ def main(config: Config) -> None:
     how = ((0.9, config.beta2), config.weight_decay)
     optimizer = adamw(model, config.lr, *how, decay_embedding=False)
     pretrain_setup.print_plan(model, config, steps, len(corpus))
-    resume = Resume(os.path.join(folder, "pretrain"), config, model, optimizer)
+    origin = pretrain_setup.identity_of(corpus)
+    resume = Resume(os.path.join(folder, "pretrain"), config, model, optimizer, origin=origin)
     start = resume.load()
     log = Log(os.path.join(folder, "pretrain"), start)
     batches = ahead(pretrain_setup.read_batches(config, corpus, range(start, steps)))
@@ -107,29 +108,28 @@ def main(config: Config) -> None:
                 nll, loss = next_token_loss(model, tokens, config.z_loss)
                 (loss / n_targets).backward()  # ranks add their gradients: one denominator
                 total_nll += nll.detach()
-            grad_norm = clipped_step(model, optimizer, config.grad_clip)
+            update = logged_step(model, optimizer, config.grad_clip)
 
             done = step + 1
             tokens_done = done * tokens_per_step
             loss = all_sum(float(total_nll)) / n_targets  # nats per token
-            log.write(done, tokens=tokens_done, loss=loss, grad_norm=grad_norm, lr=lr)
+            log.write(done, tokens=tokens_done, loss=loss, lr=lr, **update)
             if done % config.log_every == 0 or done == steps:
-                speed = (done - clock_step) * tokens_per_step / (time.time() - clock)
+                speed = (done - clock_step) * tokens_per_step / max(time.time() - clock, 1e-9)
                 clock = time.time()
                 clock_step = done
                 print0(
-                    f"step {done:6d}/{steps} | loss {loss:.4f} | grad norm {grad_norm:6.2f} | "
-                    f"lr {lr:.2e} | {speed:,.0f} tok/s"
+                    f"step {done:6d}/{steps} | loss {loss:.4f} | "
+                    f"grad norm {update['grad_norm']:6.2f} | lr {lr:.2e} | {speed:,.0f} tok/s"
                 )
             if done in keep:
-                pretrain_setup.keep_checkpoint(keep[done], model, config, done)
+                pretrain_setup.keep_checkpoint(keep[done], model, config, done, origin)
 
             stopping = stop.asked()
             if done < steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
             gc.collect()  # at the same moment on every rank
-    if rank() == 0:
-        resume.drop()
+    pretrain_run.end(config, folder, resume)
 
 
 if __name__ == "__main__":

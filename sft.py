@@ -18,7 +18,7 @@ from plumbing.batches import batch_indices, idle_pass, pack, response_logprobs, 
 from plumbing.examples import Example, check_sft, load_examples
 from plumbing.flags import launch
 from plumbing.log import Log
-from plumbing.optimizer import adamw, clipped_step, lr_factor, set_lr
+from plumbing.optimizer import adamw, logged_step, lr_factor, set_lr
 from plumbing.prepare import TrainingFlags, prepare
 from plumbing.ranks import all_sum, pad_to_longest_rank, print0, rank, world
 from plumbing.resume import Resume, collecting_by_hand, stop_signal
@@ -87,7 +87,7 @@ def main(config: Config) -> None:
     optimizer = adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
     epochs = config.steps * config.batch / len(data)
     print0(f"{config.steps} steps of {config.batch} solutions = {epochs:.1f} passes")
-    resume = Resume(out, config, model, optimizer)
+    resume = Resume(out, config, model, optimizer, origin=parent)
     start = resume.load()
     log = Log(out, start)
 
@@ -100,7 +100,7 @@ def main(config: Config) -> None:
             order = (config.seed, "sft", config.shuffle)
             batch = [data[i] for i in batch_indices(len(data), config.batch, step, *order)]
             metrics = sft_backward(model, batch, config.micro_tokens, config.loss)
-            metrics["grad_norm"] = clipped_step(model, optimizer, config.grad_clip)
+            metrics |= logged_step(model, optimizer, config.grad_clip)
 
             done = step + 1
             log.write(done, **metrics, lr=lr, seconds=time.time() - clock)

@@ -163,7 +163,7 @@ class FastSampler:
             schedule.vacate(ended)
             n_tokens += n_live * self.interval
             bar.update(len(ended))
-            speed = n_tokens / (time.time() - start)
+            speed = n_tokens / max(time.time() - start, 1e-9)
             said = f"{speed:,.0f} tok/s, {n_live} live, {self.cache.used()}"
             bar.set_postfix_str(said, refresh=False)
         bar.close()

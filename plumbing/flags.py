@@ -3,7 +3,7 @@
 A script is: a frozen dataclass Config on its first screen, PRESETS and SETTINGS beside it,
 functions, `main(config)`, and `launch(main, Config, ...)` at the end. The value of a field is its
 default, overridden by the preset (scale), then by the setting (fidelity to the paper), then by a
-flag. The values are printed at the start, each with its origin.
+flag. The values are printed when the run begins, each with its origin.
 """
 
 import argparse
@@ -20,9 +20,10 @@ import typing
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from data import UserError
+from data import UserError, lock
 from plumbing import watchdog
 from plumbing.checkpoint import read_facts
+from plumbing.ranges import check_ranges
 from plumbing.ranks import rank, start_processes, world
 
 
@@ -50,6 +51,8 @@ def launch(main, Config, presets: dict, settings: dict | None = None, after_sft=
     except KeyboardInterrupt:
         leave(f"{script}: interrupted; the same command goes on from the last save")
     except RuntimeError as error:
+        if watchdog.has_left():  # another rank has said why, and this one missed it
+            sys.exit(1)
         if world() > 1:  # a collective that failed or waited too long says neither who nor where
             first_line = str(error).splitlines()[0]
             print(
@@ -60,6 +63,7 @@ def launch(main, Config, presets: dict, settings: dict | None = None, after_sft=
             )
         raise
     finally:
+        lock.release_all()
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -71,8 +75,12 @@ def check(condition: bool, message: str) -> None:
 
 
 def leave(message: str) -> None:
-    """End the program with one line. Every rank meets the same error, and rank 0 says it."""
-    sys.exit(message if is_rank0() else 1)
+    """End the program with one line.
+
+    Mostly every rank meets the same error, and the first that meets it says it for all.
+    """
+    says_it = is_rank0() if world() == 1 else watchdog.leaves_first()
+    sys.exit(message if says_it else 1)
 
 
 def is_rank0() -> bool:
@@ -102,7 +110,8 @@ def parse_flags(
 
     presets, settings: name -> the values it sets. after_sft: (setting, preset) -> values that hold
     where the parent checkpoint was fine-tuned. parent: the facts of the parent checkpoint; where
-    they are not given they are read from --ckpt.
+    they are not given they are read from --ckpt. `show_config` prints the values, each with its
+    origin. Raises UserError where a number is out of its range.
     """
     fields = fields_of(Config)
     comments = field_comments(Config)
@@ -138,16 +147,30 @@ def parse_flags(
         values.update(layer)
         origins.update(dict.fromkeys(layer, origin))
     config = Config(**values)
-    if is_rank0():
-        print_config(config, origins)
+    check_ranges(config)
+    TO_SHOW[:] = config_lines(config, origins)
     return config
 
 
-def print_config(config, origins: dict) -> None:
+# The lines that show the settings. They are printed when a run begins, after all that may refuse
+# it: somebody who mistyped a value has one line to read.
+TO_SHOW: list[str] = []
+
+
+def config_lines(config, origins: dict) -> list[str]:
     """One line for each value, and where it comes from unless it is the default."""
+    lines = []
     for name in fields_of(type(config)):
         value = getattr(config, name)
-        print(f"  {name:<16} {value!s:<24} {origins.get(name, '')}".rstrip())
+        lines.append(f"  {name:<16} {value!s:<24} {origins.get(name, '')}".rstrip())
+    return lines
+
+
+def show_config() -> None:
+    """Print the settings of the command line on rank 0, once."""
+    if is_rank0() and TO_SHOW:
+        print("\n".join(TO_SHOW), flush=True)
+    TO_SHOW.clear()
 
 
 def fields_of(Config) -> dict[str, dataclasses.Field]:

@@ -1,22 +1,23 @@
-"""Which run a file belongs to: the flags that decide a result, and the facts that record them.
+"""Which run a file belongs to: what decided a result, and the facts that record it.
 
-A file that exists and has other facts than this command's is never overwritten, and never taken
-for this command's result.
+Identity is content. A result's facts hold the flags, hashes of the files that the flags name, and
+the parent's weights as a hash. A file that exists and has other facts than this command's is never
+overwritten, and never taken for this command's result.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
 import shutil
-import subprocess
 
 import torch
 
-from data import UserError
+from data import UserError, lock
 from plumbing.checkpoint import read_facts, stem
-from plumbing.ranks import print0, rank
+from plumbing.flags import check, show_config
+from plumbing.ranks import gather_objects, print0, rank
+from plumbing.version import code_version, other_code
 
 # These flags change what a run costs or where it writes, but not its result; here is why. All
 # others are recorded in the result, and a run that is resumed must have them unchanged.
@@ -31,6 +32,7 @@ COST_ONLY = {
     "slots": "a token's draw is keyed by problem, rollout and position, not by slot",
     "kv_memory": "it limits how many slots are in use",
     "progress": "a progress bar",
+    "again": "the same result is made again",
     "plain": "fast/ computes the same, to rounding",
     "compile": "the same, to rounding",
     "checkpoint_activations": "the same, some of it computed twice",
@@ -38,7 +40,7 @@ COST_ONLY = {
 
 
 def recorded(config) -> dict:
-    """The flags that decide the result, with their values.
+    """What decides the result: flags with their values, and the content of the files they name.
 
     With --loss micro-mean each micro-batch is divided by its own count, so that --micro_tokens is
     a part of the objective.
@@ -47,22 +49,82 @@ def recorded(config) -> dict:
     free = set(COST_ONLY)
     if values.get("loss") == "micro-mean":
         free.remove("micro_tokens")
-    return {name: value for name, value in values.items() if name not in free}
+    decisive = {name: value for name, value in values.items() if name not in free}
+    for name in getattr(config, "content_flags", ()):
+        content = content_of(values.get(name) or "")
+        if content:
+            decisive[CONTENT + name] = content
+    return decisive
 
 
-def differences(config, other: dict) -> str:
-    """How the flags recorded in `other` differ from this config, in words; empty if they do not.
+CONTENT = "content of "  # begins the name under which `recorded` has the hash of a flag's file
 
-    A flag that the code did not have then counts as its default.
+
+# Path -> hash, as this run has found it at its start. The file may change while the run goes on.
+FOUND: dict[str, str] = {}
+
+
+def content_of(value: str) -> str:
+    """A hash of the file that a flag names, as in my.jsonl or my_reward.py:score; "" if none."""
+    path = value if os.path.isfile(value) else value.rpartition(":")[0]
+    if not os.path.isfile(path):
+        return ""
+    path = os.path.abspath(path)
+    if path not in FOUND:
+        digest = hashlib.blake2b(digest_size=8)
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+        FOUND[path] = digest.hexdigest()
+    return FOUND[path]
+
+
+def differences(config, other: dict, most: int = 3) -> str:
+    """How this config differs from what `other` has recorded, in words; empty if it does not.
+
+    A flag that the code did not have then counts as its default, and of a file whose content was
+    not recorded then nothing is said. The first `most` differences are named, in the order of the
+    flags.
     """
     now = recorded(config)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     changes = []
-    for name in sorted(now.keys() | other.keys()):
+    for name in [*now, *sorted(other.keys() - now.keys())]:
+        if name.startswith(CONTENT):
+            if name in other and other[name] != now.get(name):
+                flag = name.removeprefix(CONTENT)
+                changes.append(f"the {CONTENT}--{flag} {getattr(config, flag, '')} has changed")
+            continue
         before = other.get(name, defaults.get(name))
         if now.get(name) != before:
-            changes.append(f"{name} was {before} and is now {now.get(name)}")
-    return ", ".join(changes)
+            changes.append(f"{name} was {short(before)} and is now {short(now.get(name))}")
+    return listed(changes, most)
+
+
+def listed(changes: list[str], most: int = 3) -> str:
+    """The first few of them, and how many there are besides."""
+    more = len(changes) - most
+    text = ", ".join(changes[:most])
+    return f"{text}, and {more} more" if more > 0 else text
+
+
+def short(value) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def parent_differences(before: dict, parent: dict, ckpt: str) -> str:
+    """How the parent that is there now differs from the one that a run began with, in words.
+
+    before: `parent_id` and `parent_weights` as they were recorded. Facts of older code have no
+    hash of the weights.
+    """
+    if before.get("parent_id") != parent.get("id"):
+        return f"its parent was another checkpoint than {ckpt} is now"
+    weights = before.get("parent_weights")
+    if weights and parent.get("weights") and weights != parent["weights"]:
+        return f"the weights of its parent {ckpt} have changed"
+    return ""
 
 
 def lineage(parent: dict, recipe: str) -> str:
@@ -71,7 +133,7 @@ def lineage(parent: dict, recipe: str) -> str:
 
 
 def make_facts(config, recipe: str, step: int, parent: dict | None, **more) -> dict:
-    """What a checkpoint says of itself; `id` stands for its whole lineage of configurations."""
+    """What a checkpoint says of itself; `id` stands for all that decided its weights."""
     parent = parent or {}
     facts = {
         "recipe": recipe,
@@ -83,6 +145,7 @@ def make_facts(config, recipe: str, step: int, parent: dict | None, **more) -> d
         "seed": config.seed,
         "parent": getattr(config, "ckpt", None),
         "parent_id": parent.get("id"),
+        "parent_weights": parent.get("weights"),  # a hash, of what was read
         "base_id": parent.get("base_id") or parent.get("id"),
         "config": recorded(config),
         "code": code_version(),
@@ -90,43 +153,74 @@ def make_facts(config, recipe: str, step: int, parent: dict | None, **more) -> d
         **more,
     }
     identity = [recipe, step, facts["tokens"], facts["parent_id"], facts["config"]]
+    identity += [facts["parent_weights"], facts.get("corpus_content")]
     text = json.dumps(identity, sort_keys=True)  # in whatever order a class has its flags
     facts["id"] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return facts
 
 
-@functools.cache
-def code_version() -> str:
-    """The commit that runs, with a + where files differ from it."""
-    try:
-        commit = git("rev-parse", "--short", "HEAD") or "unknown"
-        changed = git("status", "--porcelain", "-uno")
-    except OSError:  # there is no git
-        return "unknown"
-    return commit + ("+" if changed else "")
-
-
-def git(*args: str) -> str:
-    folder = os.path.dirname(os.path.abspath(__file__))
-    done = subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 def is_finished(path: str, config, parent: dict | None = None) -> bool:
-    """True where `path` holds the result of this very command. Says so, too.
+    """True where `path` holds the result of this very command, which is said.
 
-    Raises UserError where it holds the result of another command.
+    Otherwise this command has the path to itself from now on. Raises UserError where the path holds
+    the result of another command, or cannot be written.
     """
+    claim_together(path)
     if not os.path.exists(path):
         return False
     facts = read_facts(path)
     changed = differences(config, facts["config"])
-    if not changed and parent and facts["parent_id"] != parent["id"]:
-        changed = f"its parent {config.ckpt} was made again"
+    if not changed and parent:
+        changed = parent_differences(facts, parent, config.ckpt)
     if changed:
         message = f"{path} exists and differs ({changed}); give another --out or delete it"
         raise UserError(message)
+    if getattr(config, "again", False):
+        print0(f"{path} is made again")
+        drop_older_state(path, path)
+        return False
     if rank() == 0:  # a kill after the result was written may have left the state behind
         shutil.rmtree(f"{stem(path)}.resume", ignore_errors=True)
-    print0(f"{path} is finished; nothing to do")
+        lock.release(path)
+    print0(f"{path} is finished; nothing to do{other_code(facts)}")
     return True
+
+
+def claim_together(output: str, path: str = "") -> None:
+    """Wait until this command has the output to itself. All ranks call this, rank 0 waits.
+
+    `path`: the file that is written, where it is not the output itself; others may write to it as
+    well. The run begins here: the settings are shown, and files that the flags name are read anew.
+    """
+    error = ""
+    if rank() == 0:
+        try:
+            lock.check_file(path or output)
+            lock.claim(output)
+        except (UserError, OSError) as caught:
+            error = str(caught)
+    error = gather_objects(error)[0]
+    check(not error, error)
+    show_config()
+    FOUND.clear()
+
+
+def release_together(output: str) -> None:
+    """Let others have the output, when every rank is done with it."""
+    gather_objects(None)
+    if rank() == 0:
+        lock.release(output)
+
+
+def drop_older_state(result: str, out: str) -> None:
+    """Before a result is made again: a state that is older than the result belongs to that one.
+
+    A newer one belongs to an unfinished run with --again, which goes on. `out`: what the state has
+    its name from.
+    """
+    folder = f"{stem(out)}.resume"
+    state = os.path.join(folder, "state.pt")
+    if rank() == 0 and os.path.exists(state):
+        if os.path.getmtime(state) < os.path.getmtime(result):
+            shutil.rmtree(folder, ignore_errors=True)
+    gather_objects(None)  # no rank looks for the state before

@@ -7,6 +7,7 @@ each rank and then reduced once.
 from data.grader import extract
 from plumbing.files import read_rows
 from plumbing.log import Log
+from plumbing.optimizer import count_skipped, mean_norm
 from plumbing.ranks import (
     all_max,
     all_maxima,
@@ -117,7 +118,8 @@ def update_metrics(sums: list[dict], highest: list[dict], norms: list[float]) ->
     scored = max(1, total["scored"])
     return {
         "loss": total["loss"] / len(sums),  # what was optimised, mean over the mini-batches
-        "grad_norm": sum(norms) / len(norms),  # before the cut
+        "grad_norm": mean_norm(norms),  # before the cut
+        "skipped": count_skipped(norms),  # updates whose gradient was not finite
         "clip_fraction": total["clip_fraction"] / scored,  # of the tokens that were scored
         "clipped_low": total["clipped_low"] / scored,
         "clipped_high": total["clipped_high"] / scored,

@@ -16,7 +16,7 @@ import time
 from plumbing.examples import check_sft
 from plumbing.flags import check
 from plumbing.metrics import update_metrics
-from plumbing.optimizer import clipped_step, set_lr
+from plumbing.optimizer import clipped_step, count_skipped, mean_norm, set_lr
 from plumbing.ranks import print0
 from plumbing.watchdog import phase
 
@@ -132,7 +132,9 @@ def metrics_of_updates(updates: list[dict], sft: list[dict] = ()) -> dict:
     sft = [*sft, *(of_one for of_one in updates if "sft" in of_one)]
     if sft:  # a curriculum has RL steps without any
         metrics["sft_loss"] = sum(of_one["sft"]["loss"] for of_one in sft) / len(sft)
-        metrics["sft_grad_norm"] = sum(of_one["sft_grad_norm"] for of_one in sft) / len(sft)
+        norms = [of_one["sft_grad_norm"] for of_one in sft]
+        metrics["sft_grad_norm"] = mean_norm(norms)
+        metrics["skipped"] += count_skipped(norms)
     metrics["sft_updates"] = len(sft)
     return metrics
 

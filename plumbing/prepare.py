@@ -17,6 +17,7 @@ from sampler import Sampler
 class ComputeFlags:
     """Flags of every stage that say how a model computes, not what."""
 
+    again: bool = False  # do it although the result is there
     micro_tokens: int = 16_384  # tokens per forward pass and rank
     compile: bool = False  # fuse what surrounds attention: faster; takes a minute at the start
     checkpoint_activations: bool = False  # keep block inputs alone: less memory, a third more work
@@ -27,6 +28,8 @@ class ComputeFlags:
 @dataclass(frozen=True, kw_only=True)
 class TrainingFlags(ComputeFlags):
     """Flags of every stage that trains from a checkpoint."""
+
+    content_flags = ("data", "reward")  # a file that one of these names is known by its content
 
     beta2: float = 0.999  # AdamW; beta1 is 0.9
     weight_decay: float = 0.01  # on all weights

@@ -25,6 +25,16 @@ def with_vocabulary(shape: ModelConfig, vocab: int) -> ModelConfig:
     return replace(shape, vocab_size=vocab, padded_vocab_size=math.ceil(vocab / 64) * 64)
 
 
+def check_config(config) -> None:
+    """Refuse what cannot work, before text is tokenized for hours."""
+    longest = MODELS[config.preset].max_seq_len
+    check(
+        2 <= config.seq_len <= longest,
+        f"--seq_len {config.seq_len} must lie between 2 tokens and the model's {longest}",
+    )
+    check(count(config.warmup) >= 0, f"--warmup {config.warmup}: give 0 or more tokens")
+
+
 def new_model(config) -> Transformer:
     """A fresh model of the preset's size, on this rank's device.
 
@@ -38,10 +48,6 @@ def new_model(config) -> Transformer:
         vocab <= shape.vocab_size,
         f"tokenizer {config.tokenizer} has {vocab} ids, the model {shape.vocab_size}; "
         "choose another",
-    )
-    check(
-        config.seq_len <= shape.max_seq_len,
-        f"--seq_len {config.seq_len} is over the model's {shape.max_seq_len}",
     )
     model = Transformer(shape)
     model.init_weights(config.seed)
@@ -66,6 +72,14 @@ def open_corpus_together(config, folder: str, n_tokens: int):
     return open_corpus(*wanted)
 
 
+def identity_of(corpus) -> dict:
+    """What stands for the rows that are trained on: a hash of the corpus's manifest.
+
+    The toy world has none. Its rows are made from the flags, and lie in the run's own folder.
+    """
+    return {"id": getattr(corpus, "content", None)}
+
+
 def steps_for(tokens: int, config) -> int:
     """The number of steps that read at least so many tokens."""
     tokens_per_step = config.batch * config.seq_len
@@ -85,7 +99,7 @@ def checkpoints_to_keep(config, folder: str) -> dict[int, str]:
     return paths
 
 
-def keep_checkpoint(path: str, model: Transformer, config, done: int) -> None:
+def keep_checkpoint(path: str, model: Transformer, config, done: int, origin: dict) -> None:
     """Write M_t after `done` steps. All ranks have to come here, rank 0 writes."""
     weights = full_weights(model)
     if rank() > 0:
@@ -93,6 +107,7 @@ def keep_checkpoint(path: str, model: Transformer, config, done: int) -> None:
     quiet_padding(weights, model, get_tokenizer(config.tokenizer))
     tokens = done * config.batch * config.seq_len
     about = dict(tokens=tokens, tokenizer=config.tokenizer, corpus=config.data)
+    about["corpus_content"] = origin["id"]
     save_checkpoint(path, model, make_facts(config, "base", done, None, **about), weights)
     print(f"wrote {path}")
 

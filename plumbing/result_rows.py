@@ -1,6 +1,7 @@
 """What evaluate.py checks before it starts, and what its rows hold."""
 
 import os
+import re
 from dataclasses import dataclass
 
 from data.benchmarks import BENCHMARKS
@@ -9,16 +10,17 @@ from data.problems import NAMES, with_kind
 from data.sources import counted
 from plumbing.files import append_row, read_rows
 from plumbing.flags import check
+from plumbing.identity import claim_together, content_of, release_together
 from plumbing.likelihood import is_likelihood
 from plumbing.prepare import ComputeFlags
 from plumbing.ranks import barrier, print0, rank
+from plumbing.version import code_version, other_code
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions(ComputeFlags):
     benchmarks: str = ""  # folder of <benchmark>.jsonl files with the hub's rows; default the hub
     show: int = 0  # print so many samples with their verdicts
-    again: bool = False  # evaluate even if the row is there
     # cost only
     slots: int = 512  # samples decoded at a time, per rank
     kv_memory: float = 0.8  # share of a GPU's free memory for keys and values while sampling
@@ -55,13 +57,33 @@ def check_config(config, tasks: list[str]) -> None:
         check(all(possible), f"--k {config.k}: numbers from 1 to --n {config.n}, joined by commas")
 
 
+KEY_OF_ALL = ("problems",)
+KEY_OF_PROBLEMS = ("split", "shots", "style", "examples", "n", "k", "temperature", "top_p")
+KEY_OF_PROBLEMS += ("max_response", "kind", "rule", "seed")
+
+
 def row_key(config, task: str, facts: dict) -> dict:
-    """What makes two evaluations the same one."""
-    fields = ["problems"]
+    """What makes two evaluations the same one: the weights, and what is asked in which way."""
+    return {"id": facts["id"], "weights": facts.get("weights")} | question_key(config, task)
+
+
+def question_key(config, task: str) -> dict:
+    """The part of the key that is the same for every checkpoint."""
+    key = {"task": task} | {name: getattr(config, name) for name in KEY_OF_ALL}
+    files = []
+    if config.benchmarks:
+        files = [os.path.join(config.benchmarks, f"{name}.jsonl") for name in BENCHMARKS]
     if not is_likelihood(task):
-        fields += ["split", "shots", "style", "examples", "n", "k", "temperature", "top_p"]
-        fields += ["max_response", "kind", "rule", "seed"]
-    return {"id": facts["id"], "task": task} | {name: getattr(config, name) for name in fields}
+        key |= {name: getattr(config, name) for name in KEY_OF_PROBLEMS}
+        files = [task, config.examples]
+    contents = {}
+    for path in files:
+        content = content_of(path)
+        if content:
+            contents[path] = content
+    if contents:
+        key["content"] = contents  # of the files that are asked from
+    return key
 
 
 def first_problems(problems: list, task: str, config) -> list:
@@ -104,15 +126,45 @@ def complete(task: str, result: dict, rows: list[dict], config) -> dict:
     return result
 
 
+def to_do(config, tasks: list[str], facts: dict):
+    """Yield the tasks whose rows are not there. No other process works on one at the same time.
+
+    A row that is there is said; --again evaluates anyway.
+    """
+    out = results_file(config)
+    for task in tasks:
+        claim_together(f"{out}.{name_of(config)}.{short_name(task)}", out)
+        if config.again or not is_done(config, task, facts):
+            yield task
+        release_together(f"{out}.{name_of(config)}.{short_name(task)}")
+
+
 def is_done(config, task: str, facts: dict) -> bool:
-    """Whether the file of results has this row already, which is said; --again evaluates anyway."""
+    """Whether the file of results has this very row, which is said."""
     key = row_key(config, task, facts)
-    done = any(key.items() <= row["key"].items() for row in read_rows(results_file(config)))
-    if done and not config.again:
-        there = f"{name_of(config)} is in {results_file(config)} already"
-        print0(f"{task}: {there}; nothing to do (--again repeats it)")
-        return True
+    rows = read_results(results_file(config))
+    barrier()  # every rank has read it
+    for row in rows:
+        if row.get("key") == key:
+            there = f"{name_of(config)} is in {results_file(config)} already"
+            again = other_code({"code": row.get("evaluator")}) or " (--again repeats it)"
+            print0(f"{task}: {there}; nothing to do{again}")
+            return True
     return False
+
+
+def read_results(path: str) -> list[dict]:
+    """The rows of a file of results. UserError where it is a file of something else."""
+    rows = read_rows(path)
+    for number, row in enumerate(rows, 1):
+        whole = {"name", "task"} <= row.keys() and isinstance(row.get("key", {}), dict)
+        check(whole, f"{path} holds no result rows (see row {number}); give another --out")
+    return rows
+
+
+def short_name(task: str) -> str:
+    """A task's name as a part of a file's name."""
+    return re.sub(r"[^\w.-]", "_", task)[-60:]
 
 
 def write(config, task: str, facts: dict, result: dict, seconds: float) -> None:
@@ -121,6 +173,7 @@ def write(config, task: str, facts: dict, result: dict, seconds: float) -> None:
         fields = ("id", "base_id", "recipe", "tokens", "preset", "seed", "code")
         row = {"name": name_of(config), "task": task}
         row |= {field: facts[field] for field in fields}
+        row["evaluator"] = code_version()  # `code` is that of the training
         row |= {"setting": facts["config"].get("setting"), "key": row_key(config, task, facts)}
         row |= result | {"facts": facts, "seconds": round(seconds, 1)}
         append_row(results_file(config), row)

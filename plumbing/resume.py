@@ -7,10 +7,11 @@ import shutil
 import signal
 import sys
 
-from data import UserError
+from data import UserError, lock
 from plumbing import watchdog
 from plumbing.checkpoint import read_file, save_checkpoint, save_file, stem
 from plumbing.identity import differences, recorded
+from plumbing.optimizer import check_last_update, skipped_in_a_row
 from plumbing.ranks import all_max, barrier, gather_objects, print0, rank, world
 from plumbing.sharding import full_state, full_weights, put_state, put_weights
 
@@ -20,21 +21,24 @@ class Resume:
 
     It is one file, `<name>.resume/state.pt`. Batches and samples are functions of (seed, step), so
     nothing else has to be kept and nothing is replayed. A `reference` that moves during the run is
-    kept as well; one that stays the parent is not given here.
+    kept as well; one that stays the parent is not given here. `origin`: the facts of what the run
+    starts from, the parent checkpoint or the corpus. Another origin's state is refused.
     """
 
-    def __init__(self, out: str, config, model, *optimizers, reference=None):
+    def __init__(self, out: str, config, model, *optimizers, origin=None, reference=None):
         self.folder = f"{stem(out)}.resume"
         self.path = os.path.join(self.folder, "state.pt")
         self.config = config
         self.model = model
         self.optimizers = optimizers
+        origin = origin or {}
+        self.origin = {name: origin.get(name) for name in ("id", "weights")}
         self.reference = reference
 
     def load(self) -> int:
         """Put the state back if there is one; returns the number of steps done, 0 without a state.
 
-        Raises UserError where the state belongs to a run with other flags.
+        Raises UserError where the state belongs to a run with other flags, or of another parent.
         """
         there = gather_objects(os.path.exists(self.path))
         if not any(there):
@@ -44,8 +48,10 @@ class Resume:
             raise UserError(f"{self.path} is not there for every rank; {message}")
         state = read_file(self.path, mmap=world() > 1)
         changed = differences(self.config, state["config"])
+        if not changed and "origin" in state:  # older code did not record it
+            changed = other_origin(state["origin"], self.origin)
         if changed:
-            message = f"{self.folder} holds an unfinished run with other flags ({changed})"
+            message = f"{self.folder} holds an unfinished run that differs ({changed})"
             raise UserError(f"{message}; delete it or give another --out")
         put_weights(self.model, state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -58,10 +64,16 @@ class Resume:
     def save(self, done: int, leave: bool = False) -> None:
         """Write the state after `done` steps; with `leave`, end the program then, as SIGTERM does.
 
-        Rank 0 writes whole tensors, so that another number of ranks can read them.
+        Rank 0 writes whole tensors, so that another number of ranks can read them. While updates
+        are skipped nothing is written: the state that is there is the last good one.
         """
         watchdog.phase(f"saving step {done}")
-        state = {"step": done, "config": recorded(self.config), "model": full_weights(self.model)}
+        if any(map(skipped_in_a_row, self.optimizers)):
+            if leave:
+                leave_run(done, f"the last good state in {self.folder}")
+            return
+        state = {"step": done, "config": recorded(self.config), "origin": self.origin}
+        state["model"] = full_weights(self.model)
         state["optimizers"] = [full_state(optimizer) for optimizer in self.optimizers]
         if self.reference is not None:
             state["reference"] = full_weights(self.reference)
@@ -69,21 +81,41 @@ class Resume:
             save_file(self.path, state)
         if leave:
             barrier()  # no rank leaves before the state is written
-            print0(f"stopped by SIGTERM after step {done}; the same command goes on from there")
-            sys.exit(128 + signal.SIGTERM)
+            leave_run(done, "there")
 
     def finish(self, out: str, facts: dict) -> None:
-        """Write the result, then drop the state."""
+        """Write the result, then drop the state. Raises UserError where it is not worth keeping."""
         watchdog.phase(f"writing {out}")
+        self.check_end()
         weights = full_weights(self.model)
         if rank() == 0:
             save_checkpoint(out, self.model, facts, weights)
             print(f"wrote {out}")
             self.drop()
+            lock.release(out)
         barrier()
+
+    def check_end(self) -> None:
+        """UserError where the last update could not be made."""
+        for optimizer in self.optimizers:
+            check_last_update(optimizer)
 
     def drop(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def leave_run(done: int, where: str) -> None:
+    print0(f"stopped by SIGTERM after step {done}; the same command goes on from {where}")
+    sys.exit(128 + signal.SIGTERM)
+
+
+def other_origin(before: dict, now: dict) -> str:
+    """How what a run starts from differs from what it once started from, in words; "" if not."""
+    if before.get("id") != now["id"]:
+        return "it began from another checkpoint or corpus than this command names"
+    if before.get("weights") != now["weights"]:
+        return "the weights that it began from have changed"
+    return ""
 
 
 class StopSignal:

@@ -98,3 +98,26 @@ def elsewhere(most: int = 8) -> str:
             text += f", rank {other} is in {doing!r}"
             named += 1
     return text
+
+
+def leaves_first() -> bool:
+    """Whether this rank is the first that ends because of a user's error."""
+    try:
+        return DOING.store.add("left", 1) == 1
+    except RuntimeError:  # the store went down with its node
+        return True
+
+
+def has_left(patience: float = 3.0) -> bool:
+    """Whether another rank has ended because of a user's error, within so many seconds."""
+    if DOING.store is None:
+        return False
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        try:
+            if DOING.store.check(["left"]):
+                return True
+        except RuntimeError:
+            return False
+        time.sleep(0.1)
+    return False

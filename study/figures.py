@@ -7,19 +7,22 @@ Runs no model.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from data import UserError
+from data.files import write_aside
 from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
+from plumbing.result_rows import read_results
 from study import drawing
 from study.findings import findings
 from study.recipes import RECIPES, RECIPES_OF_FIGURE, WRITTEN
 from study.report import task_section
 from study.rows import Study
+from study.seeds import check_seeds
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,12 @@ def what_is_missing(study: Study, figure: Figure) -> str:
 
 
 def write_report(folders: list[str], out: str, task: str = "") -> str:
-    """Tables, findings and figures of the seeds' run folders -> path of <out>/report.md."""
+    """Tables, findings and figures of the seeds' run folders -> path of <out>/report.md.
+
+    Raises UserError where the folders differ in more than the seed.
+    """
     study = Study(folders, task)
+    check_seeds(study)
     os.makedirs(os.path.join(out, "figures"), exist_ok=True)
     parts = ["# RL excursions during pre-training: report\n"]
     empty = []
@@ -141,6 +148,9 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
     if study.strangers:
         strangers = ", ".join(sorted(study.strangers))
         parts.append(f"Left out, not named <tokens>.<recipe>: {strangers}.\n")
+    if study.others:
+        others = ", ".join(sorted(set(study.others)))
+        parts.append(f"Left out, evaluated in another way than the study asks for: {others}.\n")
     parts.append(
         "pass@k and general skills (mean of six) in percent; boxed and cut are shares of the "
         "samples, length is in tokens, distinct is the number of different right responses per "
@@ -159,9 +169,8 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
         for name in FIGURES:
             parts.append(place(study, name, out))
     path = os.path.join(out, "report.md")
-    with open(path + ".tmp", "w") as f:
-        f.write("\n".join(parts))
-    os.replace(path + ".tmp", path)
+    text = "\n".join(parts)
+    write_aside(path, lambda file: file.write(text.encode()))
     return path
 
 
@@ -191,20 +200,21 @@ def main(argv: list[str]) -> None:
         sys.exit(f"figures.py: no pass@k rows {given}; run: python excursions.py")
     if args.task and args.task not in tasks:
         sys.exit(f"figures.py: no pass@k rows of task {args.task}; run: python excursions.py")
-    print(write_report(args.folders, args.out or args.folders[0], args.task))
+    try:
+        print(write_report(args.folders, args.out or args.folders[0], args.task))
+    except (UserError, OSError) as error:
+        sys.exit(f"figures.py: {error}")
 
 
 def tasks_of_folder(folder: str) -> set[str]:
     if not os.path.isdir(folder):
         advice = "give the run folders that excursions.py made"
         sys.exit(f"figures.py: {folder} is not a folder; {advice}")
-    path = os.path.join(folder, "results.jsonl")
     try:
-        return {row["task"] for row in read_rows(path) if row["kind"] == "pass@k"}
-    except json.JSONDecodeError as error:
-        line = repr(error.doc[:60])
-        advice = "remove it and run the evaluation again"
-        sys.exit(f"figures.py: {path} has a line that is not JSON: {line}; {advice}")
+        rows = read_results(os.path.join(folder, "results.jsonl"))
+    except (UserError, OSError) as error:
+        sys.exit(f"figures.py: {error}")
+    return {row["task"] for row in rows if row["kind"] == "pass@k"}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import re
 from evaluate import pass_at_k
 from plumbing.files import read_rows
 from study.estimates import Estimate, summarise
+from study.keys import rows_of_folder
 from study.recipes import RECIPES
 
 KS = (1, 8, 32)  # of pass@k; those above the number of samples are left out
@@ -27,8 +28,11 @@ class Study:
         self.rows: dict[tuple[str, str, str], dict[int, dict]] = {}
         self.tokens: dict[str, int] = {}  # stem -> tokens of pre-training
         self.strangers: set[str] = set()  # names that are not <tokens>.<recipe>
+        self.others: list[str] = []  # what was evaluated in another way than the study asks for
         for seed, folder in enumerate(folders):
-            for row in read_rows(os.path.join(folder, "results.jsonl")):
+            rows, others = rows_of_folder(folder, study=folders[0])
+            self.others += others
+            for row in rows:
                 self.add(seed, row)
         self.stems = sorted(self.tokens, key=self.tokens.get)
         self.tasks = self.tasks_with_problems()
@@ -49,7 +53,7 @@ class Study:
         recipe = match[2] or "base"
         self.tokens[stem] = row["tokens"]
         by_seed = self.rows.setdefault((row["task"], stem, recipe), {})
-        by_seed[seed] = row  # the last evaluation counts
+        by_seed[seed] = row  # the last of several evaluations counts
 
     def tasks_with_problems(self) -> list[str]:
         """toy first, then by name."""

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from data.files import write_aside
 from plumbing.files import read_rows
+from study.commands import COMMANDS, read_commands
 
 
 @dataclass
@@ -24,24 +27,48 @@ class Job:
     kind: str = ""  # pretrain, a recipe or evaluation; --plan sums by it
     makes: str = ""  # a checkpoint; "" for an evaluation
     needs: list[str] = field(default_factory=list)  # checkpoints
-    # An evaluation is done when the rows of these tasks are in the folder's results.jsonl.
+    # An evaluation is done when its rows are in the folder's results.jsonl.
     checkpoint: str = ""  # the name in its rows
-    evaluates: set[str] = field(default_factory=set)
+    preset: str = ""  # of the checkpoint
 
     def done(self) -> bool:
-        if self.makes:
+        """Whether its result is there. Of an evaluation: of these weights, asked in this way."""
+        if self.kind == "pretrain":
+            return os.path.exists(self.makes) and not goes_on(self.folder)
+        if self.makes and (not self.kind or not os.path.exists(self.makes)):
             return os.path.exists(self.makes)
-        evaluated = set()
-        for row in read_rows(os.path.join(self.folder, "results.jsonl")):
-            if row["name"] == self.checkpoint:
-                evaluated.add(row["task"])
-        return self.evaluates <= evaluated
+        if not self.makes and not self.has_rows():
+            return False
+        from study import keys  # needs torch, which takes two seconds to import
+
+        if self.makes:
+            return keys.is_made_from(self.makes, self.needs[0])
+        return keys.is_answered(self.results(), self.needs[0], self.command, self.preset)
+
+    def has_rows(self) -> bool:
+        """Whether its checkpoint is there, and was evaluated in some way."""
+        if not self.ready():
+            return False
+        return any(row.get("name") == self.checkpoint for row in self.results())
+
+    def results(self) -> list[dict]:
+        return read_rows(os.path.join(self.folder, "results.jsonl"))
 
     def ready(self) -> bool:
+        """Whether all that it needs is there."""
         return all(os.path.exists(path) for path in self.needs)
 
     def title(self) -> str:
         return f"{os.path.basename(self.folder)} {self.name}"
+
+
+def goes_on(folder: str) -> bool:
+    """Whether pretrain.py has begun here and has not ended, though it has kept all checkpoints."""
+    try:
+        with open(os.path.join(folder, "pretrain.json")) as file:
+            return json.load(file).get("ended") is False
+    except (OSError, ValueError, AttributeError):  # not there, or damaged: pretrain.py will say so
+        return False
 
 
 # ---------------------------------------------------------------------------------- one folder
@@ -67,23 +94,19 @@ def same_commands(jobs: list[Job], out: str) -> None:
 
     What is there must have been made by the commands of this table; commands.json remembers them.
     """
-    path = os.path.join(out, "commands.json")
-    known = {}
-    if os.path.exists(path):
-        with open(path) as f:
-            known = json.load(f)
+    path = os.path.join(out, COMMANDS)
+    known = read_commands(out)
     for job in jobs:
         key = f"{job.folder} {job.name}"
-        command = " ".join(job.command[1:])  # without the python that runs it
+        command = shlex.join(job.command[1:])  # without the python that runs it
         before = known.setdefault(key, command)
         if before != command:
             sys.exit(
                 f"excursions.py: {key} was made by `{before}`, now it would be `{command}`; "
                 "give another --out"
             )
-    with open(path + ".tmp", "w") as f:
-        json.dump(known, f, indent=1)
-    os.replace(path + ".tmp", path)
+    text = json.dumps(known, indent=1)
+    write_aside(path, lambda file: file.write(text.encode()))
 
 
 # ---------------------------------------------------------------------------------- running

@@ -1,6 +1,8 @@
 """The study's table and its scheduler, with small commands in place of the real ones."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,10 @@ from conftest import ROOT
 import evaluate
 import excursions
 import pretrain
+from plumbing.checkpoint import read_facts, save_checkpoint
 from plumbing.files import append_row, read_rows
 from plumbing.presets import CHECKPOINTS, TASKS
+from study import figures
 from study.recipes import RECIPES, RECIPES_OF_FIGURE
 from study.runner import Job, claim, run, same_commands
 
@@ -109,32 +113,144 @@ def test_wrong_flags_are_one_line():
     assert done.stderr.count("\n") == 1
 
 
-def test_an_evaluation_is_done_when_all_its_rows_are_there(tmp_path):
-    job = Job("3.6M.rl evaluation", [], str(tmp_path), checkpoint="3.6M.rl")
-    job.evaluates = {"toy", "general"}
-    for name, task, done in (
-        ("3.6M.rl", "toy", False),
-        ("3.6M", "general", False),
-        ("3.6M.rl", "general", True),
-    ):
-        append_row(str(tmp_path / "results.jsonl"), {"name": name, "task": task})
-        assert job.done() == done
+def checkpoint_of(row, path, model):
+    """A checkpoint with the facts of a row; the key of the row names its weights from now on."""
+    save_checkpoint(str(path), model, row["facts"])
+    row["key"]["weights"] = read_facts(str(path))["weights"]
 
 
-def test_a_finished_study_is_only_reported(tmp_path):
-    """The committed rows of seed 0, and files in the places of its checkpoints."""
-    out = tmp_path / "o"
+def committed_study(out, model):
+    """The committed rows of seed 0, each with a checkpoint of its name (of a tiny model)."""
     shutil.copytree(os.path.join(ROOT, "results", "toy", "seed0"), out)
+    rows = read_rows(str(out / "results.jsonl"))
+    for row in rows:
+        checkpoint_of(row, out / f"{row['name']}.pt", model)
+    write_rows(out, rows)
+    return rows
+
+
+def write_rows(out, rows):
+    (out / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def evaluations(*flags):
+    """Name -> whether it is done, of the evaluations in a dry run."""
+    done = {}
+    for line in dry_run(*flags):
+        if "evaluate.py" in line:
+            name = re.search(r"--ckpt \S*/(\S+)\.pt", line)[1]
+            done[name] = line.endswith("# done")
+    return done
+
+
+def test_an_evaluation_is_done_when_its_own_rows_are_there(tmp_path, tiny_model):
+    """A row of other weights, or one that was asked in another way, does not count."""
+    out = tmp_path / "o"
+    rows = committed_study(out, tiny_model)
+    assert all(evaluations("--out", str(out)).values())
+    assert not any(evaluations("--out", str(out), "--setting", "written").values())
+
+    def done_after(change):
+        changed = json.loads(json.dumps(rows))
+        for row in changed:
+            if row["name"] == "3.6M.rl" and row["task"] == "toy":
+                change(row["key"])
+        write_rows(out, changed)
+        done = evaluations("--out", str(out))
+        assert all(value for name, value in done.items() if name != "3.6M.rl")
+        return done["3.6M.rl"]
+
+    assert done_after(lambda key: None)
+    for change in (
+        {"problems": 5},
+        {"n": 8},
+        {"k": "1"},
+        {"shots": 2},
+        {"seed": 1},
+        {"weights": "other"},
+        {"id": "other"},
+        {"task": "toy-hard"},
+    ):
+        assert not done_after(lambda key: key.update(change)), change
+
+    write_rows(out, [row for row in rows if row["task"] != "general"])
+    assert not any(evaluations("--out", str(out)).values())
+
+
+def test_a_finished_study_is_only_reported(tmp_path, tiny_model):
+    """The committed rows of seed 0, and checkpoints with their facts."""
+    out = tmp_path / "o"
+    committed_study(out, tiny_model)
     for line in dry_run("--out", str(out)):
-        assert line.endswith("# done") == ("evaluate.py" in line)
-    for stem in CHECKPOINTS["toy"].split(","):
-        for recipe in RECIPES:
-            name = stem if recipe == "base" else f"{stem}.{recipe}"
-            (out / f"{name}.pt").touch()
+        assert line.endswith("# done")
     done = excursions_py("--out", str(out))
     assert done.returncode == 0, done.stderr
     assert f"all done before; nothing to do. Report: {out}/report.md" in done.stdout
     assert "Results on toy" in (out / "report.md").read_text()
+
+
+def test_a_quick_evaluation_does_not_replace_the_studys(tmp_path, tiny_model):
+    """In the report the row counts that the study's command asks for, wherever it stands."""
+    out = tmp_path / "o"
+    rows = committed_study(out, tiny_model)
+    excursions_py("--out", str(out))
+    before = (out / "report.md").read_text()
+    quick = json.loads(
+        json.dumps(next(r for r in rows if (r["name"], r["task"]) == ("3.6M.rl", "toy")))
+    )
+    quick["key"] |= {"problems": 5, "n": 8}
+    quick["problems"] = [[*row[:2], 8, 0, 0] for row in quick["problems"][:5]]
+    append_row(str(out / "results.jsonl"), quick)
+    for commands in (True, False):  # without commands.json the key that most rows have counts
+        figures.write_report([str(out)], str(out))
+        after = (out / "report.md").read_text()
+        left_out = "Left out, evaluated in another way than the study asks for: 3.6M.rl on toy.\n\n"
+        assert left_out in after and after.replace(left_out, "") == before
+        if commands:
+            (out / "commands.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--seeds", "0"], "--seeds 0: give 1 to 1000"),
+        (["--seeds", "99999999999"], "--seeds 99999999999: give 1 to 1000"),
+        (["--workers", "-1"], "--workers -1: give 0 to 1000"),
+        (["--nproc", "0"], "--nproc 0: give 1 to 1000"),
+        (["--sedes", "3"], "unrecognized argument --sedes, did you mean --seeds?"),
+        (["--only", "figure22"], "invalid choice: 'figure22'"),
+    ],
+)
+def test_odd_flags_end_at_once(flags, words):
+    done = excursions_py(*flags)
+    assert done.returncode and words in done.stderr and done.stderr.count("\n") == 1
+    assert not done.stdout
+
+
+def test_a_folder_that_is_none_and_a_damaged_table_are_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = excursions_py("--out", str(tmp_path / "file"))
+    assert done.returncode and str(tmp_path / "file") in done.stderr
+    assert done.stderr.startswith("excursions.py: ") and done.stderr.count("\n") == 1
+    for text in ("{", "[]", '{"a": 1}', "[" * 100_000, "\x00"):
+        (tmp_path / "commands.json").write_text(text)
+        done = excursions_py("--out", str(tmp_path))
+        assert done.stderr == (
+            f"excursions.py: {tmp_path}/commands.json is damaged; "
+            "delete it, and the same command goes on\n"
+        )
+
+
+def test_a_study_that_was_killed_after_its_last_checkpoint_goes_on(tmp_path):
+    """Pre-training may go on after the last checkpoint that it keeps."""
+    job = Job("pretrain", [], str(tmp_path), "pretrain", makes=str(tmp_path / "a.pt"))
+    assert not job.done()
+    (tmp_path / "a.pt").touch()
+    assert job.done()
+    (tmp_path / "pretrain.json").write_text('{"config": {}, "ended": false}')
+    assert not job.done()
+    (tmp_path / "pretrain.json").write_text('{"config": {}, "ended": true}')
+    assert job.done()
 
 
 def test_plain_reaches_every_command(tmp_path):

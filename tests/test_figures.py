@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 
 import evaluate
+from data import UserError
 from plumbing.files import read_rows
 from plumbing.units import count
 from study import drawing, figures, paper, rows
@@ -293,3 +294,34 @@ def test_matplotlib_is_imported_for_drawing_only():
 def test_every_recipe_has_a_look_and_every_figure_its_recipes():
     assert list(drawing.STYLES) == ALL_RECIPES
     assert {name for name in figures.FIGURES if name.startswith("figure")} == set(RECIPES_OF_FIGURE)
+
+
+def test_folders_that_differ_in_more_than_the_seed_are_refused(tmp_path):
+    def folder(name, config, **changes):
+        rows = []
+        for recipe in ("", ".rl"):
+            facts = {"config": config if recipe else {}}
+            rows.append(problem_row(f"3.6M{recipe}", [1, 2], facts=facts, **changes))
+        write_rows(tmp_path / name, rows)
+        return str(tmp_path / name)
+
+    same = dict(lr=1.0, seed=0)
+    a = folder("a", same, id="1")
+    b = folder("b", same | {"seed": 1}, id="2", seed=1)
+    figures.write_report([a, b], str(tmp_path / "both"))
+
+    def refused(folders, words):
+        with pytest.raises(UserError, match=words):
+            figures.write_report(folders, str(tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
+    refused([a, a], "hold the same run")
+    refused([a, folder("copy", same, id="1")], "hold the same run")
+    other = folder("other", same | {"lr": 2.0}, id="3")
+    refused(
+        [a, b, other],
+        r"a and \S*other differ in more than the seed \(3.6M.rl on toy: lr 1.0 and 2.0",
+    )
+    refused([a, folder("setting", same, id="4", setting="run")], "setting None and run")
+    key = {"split": "test", "n": 8, "temperature": 0.6, "top_p": 0.95, "shots": 0}
+    refused([a, folder("asked", same, id="5", key=key)], "n 32 and 8")

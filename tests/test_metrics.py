@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import grpo
-from plumbing.metrics import WINDOW, conditions, update_metrics, warnings
+from plumbing.metrics import HIGHEST, SUMS, WINDOW, conditions, update_metrics, warnings
 
 CONFIG = grpo.Config(ckpt="", **grpo.PRESETS["toy"])
 FINE = dict(truncated=0.1, mixed=0.5, format=0.9, accuracy=0.3)
@@ -67,6 +67,7 @@ def test_an_update_is_the_mean_over_its_mini_batches_and_their_tokens():
     expected = dict(
         loss=2.0,
         grad_norm=1.5,
+        skipped=0,
         clip_fraction=0.0,
         clipped_low=0.0,
         clipped_high=0.0,
@@ -77,3 +78,10 @@ def test_an_update_is_the_mean_over_its_mini_batches_and_their_tokens():
         kl=0.5, entropy=0.0, mismatch=0.5, mismatch_max=0.5, scored=10.0
     )  # the mismatch is the first mini-batch's
     assert row == expected and list(row) == list(expected)
+
+
+def test_a_skipped_update_is_counted_and_leaves_the_norm_of_the_others():
+    sums = [dict.fromkeys(SUMS, 0.0)] * 3
+    highest = [dict.fromkeys(HIGHEST, 0.0)] * 3
+    row = update_metrics(sums, highest, [2.0, float("nan"), float("inf")])
+    assert row["skipped"] == 2 and row["grad_norm"] == 2.0

@@ -37,7 +37,7 @@ import numpy as np
 from data import UserError
 from plumbing.files import append_row
 from plumbing.flags import OneLineParser, check, leave
-from plumbing.identity import code_version
+from plumbing.version import code_version
 from tools.bench_sample import bench_sample
 from tools.bench_train import bench_step, bench_train
 from tools.measure import MODELS, where

@@ -29,6 +29,7 @@ from plumbing import checkpoint
 from plumbing.batches import problem_keys
 from plumbing.files import append_row, read_rows
 from plumbing.flags import check, launch, leave
+from plumbing.identity import claim_together, content_of, listed
 from plumbing.prepare import install_fast, make_sampler
 from plumbing.ranks import autocast, barrier, merge_dicts, print0, rank, world
 from plumbing.rollouts import text_of
@@ -124,9 +125,12 @@ def part_file(config: Config) -> str:
 
 
 def key_of(config: Config, facts: dict) -> dict:
-    """What decides the counts."""
+    """What decides the counts: the weights, the problems, and how they are asked."""
     names = ("data", "samples", "problems", "max_response", "kind", "rule", "seed")
-    return {"id": facts["id"]} | {name: getattr(config, name) for name in names}
+    key = {"id": facts["id"], "weights": facts.get("weights")}
+    key |= {name: getattr(config, name) for name in names}
+    content = content_of(config.data)
+    return key | {"content of data": content} if content else key
 
 
 def files_are_there(config: Config, key: dict) -> bool:
@@ -135,19 +139,32 @@ def files_are_there(config: Config, key: dict) -> bool:
     about = about_file(config)
     if config.again or not all(map(os.path.exists, [about, *paths.values()])):
         return False
-    with open(about) as file:
-        made_from = json.load(file)["key"]
+    made_from = read_about(about)
     changes = []
     for name, value in key.items():
         if made_from.get(name) != value:
             changes.append(f"{name} was {made_from.get(name)} and is now {value}")
     check(
         not changes,
-        f"{paths['easy']} and its like exist and differ ({', '.join(changes)}); "
+        f"{paths['easy']} and its like exist and differ ({listed(changes)}); "
         f"delete {about} to make them again, or give --again",
     )
+    if rank() == 0 and os.path.exists(part_file(config)):
+        os.remove(part_file(config))  # a kill after the files were written has left it
     print0(f"{', '.join(paths.values())} are there already; nothing to do (--again repeats it)")
     return True
+
+
+def read_about(path: str) -> dict:
+    """What the files were made from. Raises UserError where that is damaged."""
+    made_from = None
+    try:
+        with open(path, encoding="utf-8") as file:
+            made_from = json.load(file)["key"]
+    except (ValueError, RecursionError, KeyError, TypeError):  # not JSON, or another shape
+        pass
+    check(isinstance(made_from, dict), f"{path} is damaged; delete it, or give --again")
+    return made_from
 
 
 def counts_so_far(config: Config, key: dict) -> list[int]:
@@ -157,8 +174,11 @@ def counts_so_far(config: Config, key: dict) -> list[int]:
     barrier()  # every rank has read it
     counts = []
     if rows and rows[0] == key:
-        for row in rows[1:]:
-            counts += row["right"]
+        for number, row in enumerate(rows[1:], 2):
+            right = row.get("right")
+            whole = isinstance(right, list) and all(isinstance(count, int) for count in right)
+            check(whole, f"{path}, line {number} is damaged; delete the file and begin again")
+            counts += right
     if counts:
         print0(f"going on after {len(counts):,} problems of {path}")
     elif rank() == 0:
@@ -217,8 +237,10 @@ def main(config: Config) -> None:
         "give --data openmath-gsm8k, toy or a .jsonl file",
     )
     check(config.rule in ("ours", "authors"), f"--rule {config.rule}: choose ours or authors")
+    with_kind([], config.kind)  # refuses a kind that is none
     model, facts = checkpoint.open_parent(config)
     encoding = checkpoint.open_tokenizer(facts, model)
+    claim_together(about_file(config))
     key = key_of(config, facts)
     if files_are_there(config, key):
         return

@@ -1,0 +1,84 @@
+"""When a run of pretrain.py has ended, and which run a folder holds."""
+
+import json
+import os
+import shutil
+
+from data import lock
+from data.files import write_aside
+from plumbing.checkpoint import read_facts
+from plumbing.flags import check
+from plumbing.identity import claim_together, differences, drop_older_state, other_code, recorded
+from plumbing.ranks import gather_objects, print0, rank
+
+
+def is_finished(config, folder: str, keep: dict[int, str], steps: int) -> bool:
+    """True where this very run has ended and its checkpoints are there, which is said.
+
+    Otherwise the folder is this command's from now on. A run may go on after the last checkpoint
+    that it keeps, so <folder>/pretrain.json says whether it has ended. Raises UserError where the
+    folder holds another run's checkpoints or log.
+    """
+    claim_together(run_name(folder))
+    paths = [path for path in keep.values() if os.path.exists(path)]
+    earlier = {path: read_facts(path) for path in paths}
+    about = read_about(folder)
+    for path, facts in [(about_file(folder), about), *earlier.items()]:
+        changed = differences(config, facts["config"]) if facts else ""
+        check(
+            not changed,
+            f"{path} exists and differs ({changed}); give another --out, or delete {folder}",
+        )
+    last = keep[max(keep)]
+    ended = len(earlier) == len(keep) and (about.get("ended") or max(keep) == steps)
+    gather_objects(None)  # every rank has read what is there
+    if ended and config.again:
+        drop_older_state(last, run_name(folder))
+        print0(f"{folder} is made again")
+    elif ended:
+        if rank() == 0:
+            shutil.rmtree(f"{run_name(folder)}.resume", ignore_errors=True)
+            lock.release(run_name(folder))
+        print0(f"{last} is finished; nothing to do{other_code(earlier[last])}")
+        return True
+    if rank() == 0:
+        write_about(config, folder, ended=False)
+    return False
+
+
+def end(config, folder: str, resume) -> None:
+    """Note that the run has ended, then drop its state."""
+    resume.check_end()
+    if rank() == 0:
+        write_about(config, folder, ended=True)
+        resume.drop()
+        lock.release(run_name(folder))
+
+
+def run_name(folder: str) -> str:
+    """The log and the state of a run have names that begin so."""
+    return os.path.join(folder, "pretrain")
+
+
+def about_file(folder: str) -> str:
+    return f"{run_name(folder)}.json"
+
+
+def read_about(folder: str) -> dict:
+    """What pretrain.json says of the run in this folder: its config, and whether it has ended."""
+    path = about_file(folder)
+    if not os.path.exists(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            about = json.load(file)
+    except (ValueError, RecursionError):
+        about = None
+    whole = isinstance(about, dict) and isinstance(about.get("config"), dict)
+    check(whole, f"{path} is damaged; delete it, and the same command goes on")
+    return about
+
+
+def write_about(config, folder: str, ended: bool) -> None:
+    about = json.dumps({"config": recorded(config), "ended": ended}, indent=1)
+    write_aside(about_file(folder), lambda file: file.write(about.encode()))

@@ -1,0 +1,63 @@
+"""Between which values a number among the flags may lie. Needs no torch.
+
+A bound in a round bracket is itself refused. Outside its range a flag would not fail, but quietly
+do something else: a negative rate climbs the loss, a clip of 0 learns nothing.
+"""
+
+import dataclasses
+import math
+
+from data import UserError
+
+RANGES = {
+    # AdamW moves a weight by about the rate in every step: at 10 nothing is left of the start.
+    "lr": "[0, 10]",
+    "sft_lr": "[0, 10]",
+    "floor": "[0, 1]",
+    "beta2": "[0, 1)",
+    "weight_decay": "[0, 1]",
+    "grad_clip": "[0, inf)",  # 0 is off
+    "z_loss": "[0, inf)",
+    "kl": "[0, inf)",
+    "clip_low": "[0, 1]",  # of the ratio: 1 is no bound from below
+    "clip_high": "[0, inf)",
+    "dual_clip": "(1, inf)",  # or 0, which is off: a bound below 1 would cut where nothing moved
+    "tis": "[0, inf)",
+    "format_score": "[0, 1)",
+    "weight": "[0, 1]",
+    "weight_end": "[0, 1]",
+    "temperature": "[0, inf)",
+    "top_p": "(0, 1]",
+    "kv_memory": "(0, 1]",
+}
+ZERO_IS_OFF = ("grad_clip", "dual_clip", "tis", "kl", "z_loss")
+LARGEST = 2**53  # of a whole number, so that no sum of such numbers overflows
+
+
+def check_ranges(config) -> None:
+    """Refuse numbers that are not finite, or out of their range. Raises UserError."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float | int) and not isinstance(value, bool):
+            check_number(field.name, value)
+
+
+def check_number(name: str, value: float) -> None:
+    if isinstance(value, int):
+        if abs(value) > LARGEST:
+            raise UserError(f"--{name} {value:.3g} is too large; give at most {LARGEST}")
+    elif not math.isfinite(value):
+        raise UserError(f"--{name} {value} is not a finite number")
+    if name not in RANGES or (value == 0 and name in ZERO_IS_OFF):
+        return
+    if not lies_in(value, RANGES[name]):
+        off = "; 0 is off" if name in ZERO_IS_OFF else ""
+        raise UserError(f"--{name} {value} must lie in {RANGES[name]}{off}")
+
+
+def lies_in(value: float, interval: str) -> bool:
+    """lies_in(1, "[0, 1)") is False."""
+    low, high = interval[1:-1].split(", ")
+    above = value > float(low) or (value == float(low) and interval[0] == "[")
+    below = value < float(high) or (value == float(high) and interval[-1] == "]")
+    return above and below

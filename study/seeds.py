@@ -1,0 +1,45 @@
+"""Whether run folders are seeds of one study: they may differ in the seed, and in nothing else."""
+
+from data import UserError
+from study.keys import question_of_row
+from study.rows import Study
+
+
+def check_seeds(study: Study) -> None:
+    """UserError where two folders ran a recipe with other flags, or hold the same run."""
+    for (task, stem, recipe), by_seed in study.rows.items():
+        what = f"{stem}.{recipe} on {task}"
+        places = sorted(by_seed)
+        ids = {}  # id of a checkpoint -> the folder that it is in
+        for place in places:
+            folder = study.folders[place]
+            row = by_seed[place]
+            changed = difference(by_seed[places[0]], row)
+            if changed:
+                raise UserError(
+                    f"{study.folders[places[0]]} and {folder} differ in more than the seed "
+                    f"({what}: {changed}); they are two studies, so report each by itself"
+                )
+            other = ids.setdefault(row.get("id", place), folder)
+            if other != folder or folder in study.folders[:place]:
+                same = f"{other} and {folder} hold the same run ({what})"
+                raise UserError(f"{same}; give one of them")
+
+
+def difference(a: dict, b: dict) -> str:
+    """How two rows of one recipe differ in more than the seed, in words; "" if they do not."""
+    for name in ("preset", "setting"):
+        if a.get(name) != b.get(name):
+            return f"{name} {a.get(name)} and {b.get(name)}"
+    for part in (config_of, question_of_row):
+        of_a = part(a)
+        of_b = part(b)
+        for name in of_a.keys() & of_b.keys():
+            if of_a[name] != of_b[name] and name not in ("seed", "content"):
+                return f"{name} {of_a[name]} and {of_b[name]}"
+    return ""
+
+
+def config_of(row: dict) -> dict:
+    """The flags of the run that made the checkpoint."""
+    return row.get("facts", {}).get("config", {})
