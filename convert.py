@@ -7,8 +7,8 @@
     python convert.py to-hf out/4B.rl.pt some/directory  # for transformers, vLLM and the harness
 
 Such a directory has config.json, safetensors files and tokenizer.json. Every check is made before
-the first byte is written (plumbing/hf_format.py). Tensors go from file to file through memory maps,
-so that memory never holds more than one copy of the weights.
+the first byte is written (plumbing/hf_format.py, plumbing/hf_weights.py). Tensors go from file to
+file through memory maps, so that memory never holds more than one copy of the weights.
 """
 
 import argparse
@@ -18,29 +18,21 @@ import re
 import shutil
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file as save_safetensors
 
-from data import UserError
-from data.files import write_aside
+from data import UserError, lock
+from data.files import file_errors, write_aside
 from data.tokenizer import PAD, get_tokenizer, special_ids, to_json
 from model import PRESETS, ModelConfig, Transformer
 from plumbing import hub
-from plumbing.checkpoint import check_kind, read_file, save_file, tokenizer_of
+from plumbing.checked import shapes_of
+from plumbing.checkpoint import read_checkpoint, save_weights, tokenizer_for, tokenizer_of
 from plumbing.flags import OneLineParser, check, field_comments, leave
-from plumbing.hf_format import (
-    check_tensors,
-    find_tensors,
-    hf_config,
-    hf_name,
-    model_config,
-    read_json,
-    read_tensor,
-    write_json,
-)
+from plumbing.hf_format import hf_config, hf_name, model_config, read_json, write_json
+from plumbing.hf_weights import SINGLE, check_tensors, find_tensors, read_tensors, write_tensors
 from plumbing.identity import is_finished, make_facts
 from plumbing.units import count
 
@@ -66,32 +58,61 @@ def from_hf(config: Config) -> None:
     check(config.out.endswith(".pt"), f"--out {config.out}: a checkpoint's name ends in .pt")
     known = config.preset in ("", *PRESETS)
     check(known, f"unknown preset {config.preset}; there are {', '.join(PRESETS)}")
-    if is_finished(config.out, config):
+    lock.check_file(config.out)
+    if os.path.exists(config.out) and is_finished(config.out, config):
         return
+    source = check_source(config)
+    try:
+        if not is_finished(config.out, config):  # another process may have made it meanwhile
+            write_checkpoint(config, source)
+    finally:
+        lock.release(config.out)
+
+
+@dataclass
+class Source:
+    """What is known to be right before anything is written."""
+
+    folder: Path
+    commit: str | None  # of a repository on the hub
+    shape: ModelConfig
+    tokenizer: str
+    weights: dict[str, torch.Tensor]  # in fp32; views of mapped files where the files are fp32
+
+
+def check_source(config: Config) -> Source:
+    """Read the source, and refuse what is wrong with it."""
     # The small files first: what is wrong with them is said before gigabytes come.
-    folder = source_folder(config, ["config.json", "tokenizer.json"])
+    folder = source_folder(config)
     shape = model_config(folder / "config.json")
     tokenizer = config.tokenizer or own_tokenizer(folder)
-    encoding = get_tokenizer(tokenizer)
+    n_vocab = get_tokenizer(tokenizer).n_vocab
     rows = shape.padded_vocab_size
     check(
-        encoding.n_vocab <= rows,
-        f"tokenizer {tokenizer} has {encoding.n_vocab} ids, the model only {rows} rows; "
+        n_vocab <= rows,
+        f"tokenizer {tokenizer} has {n_vocab} ids, the model only {rows} rows; "
         "give the right --tokenizer",
     )
-    shape = replace(shape, vocab_size=encoding.n_vocab)
+    shape = replace(shape, vocab_size=n_vocab)
 
-    patterns = ["config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json"]
-    folder = source_folder(config, patterns)
-    with torch.device("meta"):
-        sizes = {name: p.shape for name, p in Transformer(shape).state_dict().items()}
+    commit = None
+    if not os.path.isdir(config.source):
+        commit = folder.name
+        folder = hub.fetch_weights(config.source, commit)
     place = find_tensors(folder)
+    check(
+        shape.n_layers <= len(place),
+        f"{folder / 'config.json'} asks for {shape.n_layers} layers, the source holds "
+        f"{len(place)} tensors",
+    )
+    sizes = shapes_of(shape)
     check_tensors(place, {hf_name(name): size for name, size in sizes.items()})
+    tensors = read_tensors(place)
+    weights = {name: tensors[hf_name(name)] for name in sizes}
+    return Source(folder, commit, shape, tokenizer, weights)
 
-    kept = keep_tokenizer(tokenizer, Path(config.out).parent)
-    weights = {}
-    for name in sizes:
-        weights[name] = read_tensor(place[hf_name(name)], hf_name(name))
+
+def write_checkpoint(config: Config, source: Source) -> None:
     named = hub.revision_facts(config.revision)
     facts = make_facts(
         config,
@@ -99,27 +120,29 @@ def from_hf(config: Config) -> None:
         step=named.get("step", 0),
         parent=None,
         tokens=config.tokens or named.get("tokens"),
-        tokenizer=kept,
+        tokenizer=keep_tokenizer(source.tokenizer, Path(config.out).parent),
         corpus=config.source,
-        preset=config.preset or nearest_preset(shape),
-        commit=None if os.path.isdir(config.source) else folder.name,
+        preset=config.preset or nearest_preset(source.shape),
+        commit=source.commit,
     )
-    save_file(config.out, {"model": weights, "config": asdict(shape), "facts": facts})
-    compare_ends_of_text(folder, encoding)
-    print_result(config, shape, facts)
+    save_weights(config.out, source.shape, source.weights, facts)
+    compare_ends_of_text(source.folder, get_tokenizer(source.tokenizer))
+    print_result(config, source.shape, facts)
 
 
-def source_folder(config: Config, patterns: list[str]) -> Path:
-    """The folder with the source's files of these patterns, downloaded if it is on the hub."""
+def source_folder(config: Config) -> Path:
+    """The folder with config.json and tokenizer.json, downloaded if the source is on the hub."""
     if os.path.isdir(config.source):
         message = f"{config.source} is a directory; --revision is for repositories on the hub"
         check(not config.revision, message)
         return Path(config.source)
+    message = f"{config.source} is a file; give the directory that it is in"
+    check(not os.path.exists(config.source), message)
     check(
         re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", config.source) is not None,
         f"{config.source} is missing: neither a directory nor owner/name of a hub repository",
     )
-    return hub.fetch(config.source, config.revision, patterns)
+    return hub.fetch(config.source, config.revision, ["config.json", "tokenizer.json"])
 
 
 def own_tokenizer(folder: Path) -> str:
@@ -133,12 +156,14 @@ def keep_tokenizer(name: str, folder: Path) -> str:
     """Copy a tokenizer.json beside the checkpoint, so that both travel together -> its new name."""
     if name in ("toy", "dolma2"):
         return name
-    content = Path(name).read_bytes()
     kept = folder / "tokenizer.json"
+    with file_errors("read", name):
+        content = Path(name).read_bytes()
     if not kept.is_file():
         write_aside(kept, lambda file: file.write(content))
     message = f"{kept} is another tokenizer than {name}; give an --out in another folder"
-    check(kept.read_bytes() == content, message)
+    with file_errors("read", kept):
+        check(kept.read_bytes() == content, message)
     return str(kept)
 
 
@@ -182,24 +207,32 @@ def print_result(config: Config, shape: ModelConfig, facts: dict) -> None:
 # ---------------------------------------------------------------------------- ours -> Hugging Face
 
 
+# What a directory consists of, so that the rest of a killed command is known for what it is.
+FILES = (SINGLE, "tokenizer.json", "config.json", "generation_config.json", "tokenizer_config.json")
+
+
 def to_hf(ckpt: str, out: str) -> None:
     """Write a checkpoint as a directory, which is there as a whole or not at all."""
-    free = not os.path.exists(out) or (os.path.isdir(out) and not os.listdir(out))
-    check(free, f"{out} exists and is not an empty directory; give another or delete it")
-    content = read_file(ckpt, mmap=True)
-    check_kind(ckpt, content)
-    aside = Path(out.rstrip("/") + ".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        write_directory(aside, content, tokenizer_of(content["facts"], ckpt))
-        if os.path.isdir(out):
-            os.rmdir(out)
-        os.replace(aside, out)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    counts = Counter(p.dtype for p in content["model"].values())
+    out = out.rstrip("/") or "/"
+    check_free(out)
+    shape, weights, facts = read_checkpoint(ckpt, mmap=True)
+    tokenizer = tokenizer_of(facts, ckpt)
+    encoding = tokenizer_for(tokenizer, shape)
+    with lock.claimed(out):
+        check_free(out)  # another process may have made it meanwhile
+        aside = Path(f"{out}.tmp")
+        remove_rest(aside)
+        try:
+            with file_errors("write", out):
+                aside.mkdir(parents=True)
+                write_directory(aside, shape, weights, tokenizer, encoding)
+                if os.path.isdir(out):
+                    os.rmdir(out)
+                os.replace(aside, out)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    counts = Counter(p.dtype for p in weights.values())
     parts = []
     for dtype, n in counts.items():
         parts.append(f"{n} tensors of {str(dtype).removeprefix('torch.')}")
@@ -207,14 +240,34 @@ def to_hf(ckpt: str, out: str) -> None:
     print(f"wrote {out}: {', '.join(parts)}; {loads}")
 
 
-def write_directory(folder: Path, content: dict, tokenizer: str) -> None:
-    """The files of a Hugging Face directory, from what a checkpoint holds and its tokenizer."""
-    weights = {}
-    for name, p in content["model"].items():
-        weights[hf_name(name)] = p
-    save_safetensors(weights, folder / "model.safetensors", metadata={"format": "pt"})
+def check_free(out: str) -> None:
+    """Refuse a path that holds something already."""
+    check(os.path.isdir(out) or not os.path.lexists(out), f"{out} is a file; give a new directory")
+    with file_errors("read", out):
+        free = not os.path.isdir(out) or not os.listdir(out)
+    check(free, f"{out} exists and is not an empty directory; give a new one")
 
-    encoding = get_tokenizer(tokenizer)
+
+def remove_rest(aside: Path) -> None:
+    """Remove what a killed command left; never a folder of somebody else's."""
+    if not os.path.lexists(aside):
+        return
+    ours = aside.is_dir() and {path.name.removesuffix(".tmp") for path in aside.iterdir()} <= set(
+        FILES
+    )
+    check(ours, f"{aside} is in the way; move it, or give another directory")
+    shutil.rmtree(aside)
+
+
+def write_directory(
+    folder: Path, shape: ModelConfig, weights: dict, tokenizer: str, encoding
+) -> None:
+    """The files of a Hugging Face directory."""
+    named = {}
+    for name, p in weights.items():
+        named[hf_name(name)] = p
+    write_tensors(folder / SINGLE, named)
+
     if tokenizer in ("toy", "dolma2"):
         write_json(folder / "tokenizer.json", to_json(encoding))
     else:
@@ -225,7 +278,6 @@ def write_directory(folder: Path, content: dict, tokenizer: str) -> None:
     eos = encoding.eot_token
     pad = special_ids(encoding).get(PAD)
     ids = {"bos_token_id": None, "eos_token_id": eos, "pad_token_id": pad}
-    shape = ModelConfig(**content["config"])
     about_tokenizer = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": names[eos],

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from data import toy
 from data.grader import extract, grade
+from data.lock import exclusive
 from data.problems import Problem, is_toy, load_problems, with_kind
 from plumbing import checkpoint, presets, result_rows
 from plumbing.few_shot import build_prompts
@@ -117,6 +118,7 @@ def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
     return result_rows.complete(task, result, rows, config)
 
 
+@exclusive
 def main(config: Config) -> None:
     tasks = result_rows.tasks_of(config)
     result_rows.check_config(config, tasks)

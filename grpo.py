@@ -18,6 +18,7 @@ from functools import partial
 import torch
 
 from data.grader import reward
+from data.lock import exclusive
 from data.problems import Problem, prompt_text
 from plumbing import presets
 from plumbing.batches import batch_indices, idle_pass, reference_logprobs, response_logprobs
@@ -281,6 +282,7 @@ def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=N
     resume.finish(run.out, facts)
 
 
+@exclusive
 def main(config: Config) -> None:
     run = set_up(config, "rl")
     if run is None:

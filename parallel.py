@@ -15,6 +15,7 @@ from functools import partial
 import torch
 
 import grpo
+from data.lock import exclusive
 from grpo import policy_backward
 from plumbing import modes, presets
 from plumbing.batches import batch_indices
@@ -88,6 +89,7 @@ def average_weight(config: Config, average: int, averages: int) -> float:
     return config.weight + (end - config.weight) * average / max(1, averages - 1)
 
 
+@exclusive
 def main(config: Config) -> None:
     modes.check_parallel(config)
     run = set_up(config, config.mode)

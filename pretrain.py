@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from data.lock import exclusive
 from model import Transformer
 from plumbing import presets, pretrain_run, pretrain_setup
 from plumbing.batches import ahead, idle_pass
@@ -69,6 +70,7 @@ def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
     return nll, nll + z_loss * logsumexp.square().sum()
 
 
+@exclusive
 def main(config: Config) -> None:
     pretrain_setup.check_config(config)
     folder = config.out or os.path.join("out", config.preset)

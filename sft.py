@@ -13,6 +13,7 @@ import gc
 import time
 from dataclasses import dataclass
 
+from data.lock import exclusive
 from plumbing import checkpoint, identity, presets
 from plumbing.batches import batch_indices, idle_pass, pack, response_logprobs, split_by_tokens
 from plumbing.examples import Example, check_sft, load_examples
@@ -74,6 +75,7 @@ def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "me
     return {"loss": all_sum(total_nll) / n_tokens, "tokens": n_tokens}
 
 
+@exclusive
 def main(config: Config) -> None:
     check_sft(config, config.loss, config.schedule, "--loss")
     recipe = "sft" if config.solutions == "one" else "sft-gold"

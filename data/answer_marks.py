@@ -1,10 +1,14 @@
-r"""The words and signs around an answer, as regular expressions; data/grader.py uses them.
+r"""The words and signs around an answer; data/grader.py decides which of the marks counts.
 
 In these expressions blanks and comments are left out when they are read (re.VERBOSE), so a blank
 that is meant is written `[ ]`.
 """
 
 import re
+from typing import NamedTuple
+
+from data.answer_in_words import bare_sentence, is_hedged, is_number
+from data.boxes import box_spans
 
 # GSM8K's own mark, "#### 18": the rest of the line, up to a second mark.
 HASHES = re.compile(r"\#{4,} ( (?: (?!\#\#\#\#) [^\n] )* )", re.VERBOSE)
@@ -16,15 +20,30 @@ CLAIM = re.compile(
       | ^ [ \t]* A:                                 # or a line that begins with "A:"
     )
     [ :]{0,3}
-    (?= [-\u2212+$\\(* ]{0,5} [.0-9] )              # a number follows, perhaps behind "$" or "**"
+    (?= [-\u2212+$\\(* ]{0,5}                       # a number follows, perhaps behind "$" or "**",
+        (?-i: (?: Rs | [A-Z]{2,3} ) \b \.? [ ]{0,2} # or behind a currency,
+          | [A-Z][a-z]{2,} [ ] )?                   # or a label, as in "Day 12"
+        [.0-9] )
     (?= (                                           # and this is the answer: to the sentence's end
-        (?: (?! \. \s                               # "18. She ..." is 18, but "1.5 miles" stays
+        (?: (?! (?<! \b Rs ) \. \s                  # "18. She ..." is 18, but "1.5 miles" stays
+              | ! (?: [\s*"'] | \Z )
               | \s (?: because | since ) \s )
             [^\n]
         ){0,200}
     ) )
     """,
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+
+# Where a model with another tokenizer ends: nothing behind it is read.
+END_MARK = re.compile(
+    r"""
+    (?<= \S )                                       # unless it begins the response
+    (?: </s> | <eos> | <end_of_turn> | <end_of_text> | <\uff5cend\u2581of\u2581sentence\uff5c>
+      | <\| (?: im_end | endoftext | end_of_text | eot_id | eom_id | end | eos ) \|>
+    )
+    """,
+    re.VERBOSE,
 )
 
 # Base models run on into a next question of their own, whose answer may fit by chance.
@@ -49,10 +68,12 @@ NEXT_QUESTION = re.compile(
 # Looked for right after an answer: "\boxed{18} or 20", "#### 18\nWait, that is wrong".
 TAKEN_BACK = re.compile(
     r"""
-    \A [^\w\n]* (?: text\{ \s* )? or \b             # "or", also as "\text{ or"
+    \A [^\w\n]* (?: text\{ \s* )?                  # "or", also as "\text{ or", "maybe 20"
+    (?: or | maybe | perhaps | possibly | probably ) \b
   | (?: \A | [.!?;\n] ) \W*                         # a sentence that begins with "No, wait"
     (?: (?: but | no | oh | hmm | sorry ) \W+ )*
     (?: wait | actually | oops | correction | scratch[ ]that ) \b
+  | (?: \A | [.!?;\n] ) \W* no \W+ (?: it (?: 's | [ ]is )? [ ] )? \W* [0-9]    # "No, 20."
   | \b (?: that | this | it | which | answer | i )  # "that's wrong", "it is clearly not right"
     (?: 's | [ ]is | [ ]was | [ ]am )?
     [ ] (?: \w+ [ ] )?
@@ -66,3 +87,101 @@ TAKEN_BACK = re.compile(
 EITHER_OR = re.compile(
     r"\W* (?: text\{ \s* )? or \b \W* (?: boxed \W* )?", re.VERBOSE | re.IGNORECASE
 )
+
+# All that stands between two boxes of one list: "\boxed{3}$, $\boxed{8}$, and $x = \boxed{11}".
+BETWEEN_BOXES = re.compile(
+    r"""
+    (?: [\s$}&] | \\[,;:!\ \\()\[\]] | \\q?quad )*
+    (?: [,;] | (?P<word> (?: \\(?:text|mbox|mathrm)\{ \s* )? \b (?: and | or ) \b [\s}]* ) )
+    (?: [\s$}&] | \\[,;:!\ \\()\[\]] | \\q?quad )*
+    (?: (?: \\(?:text|mbox|mathrm)\{ \s* )? (?P<second> and | or ) \b [\s$}]* )?
+    (?: (?P<name> [A-Za-z] (?: _ \{? [A-Za-z0-9] \}? )? ) \s* = [\s$]* )?
+    (?: \\left | \\[()\[\],;:!\ ] | [\s$] )*
+    \\ (?: boxed | fbox ) \s* \{?
+    """,
+    re.VERBOSE,
+)
+NAME_BEFORE_BOX = re.compile(r"([A-Za-z](?:_\{?[A-Za-z0-9]\}?)?)\s*=[\s$]*\\(?:boxed|fbox)\s*\{?\Z")
+
+
+class Mark(NamedTuple):
+    """One marked answer of a response."""
+
+    start: int  # where the answer stands in the text
+    end: int
+    answer: str
+    is_strong: bool  # a box or a line "#### 18"; weak are a sentence and a heading with a number
+    is_box: bool = False
+
+
+def boxed_marks(text: str) -> list[Mark]:
+    marks = []
+    for start, end in box_spans(text):
+        marks.append(Mark(start, end, text[start:end].strip(), is_strong=True, is_box=True))
+    return marks
+
+
+def lines_with_hashes(text: str) -> list[Mark]:
+    """The answers of lines "#### 18".
+
+    A line without a digit is a heading, and in "#### \\boxed{18}" the box is the answer. A line that
+    begins with a word and holds no readable number is a weak mark: it may be a heading too.
+    """
+    marks = []
+    for line in HASHES.finditer(text):
+        content = line[1]
+        has_own_mark = "\\boxed" in content or "\\fbox" in content or CLAIM.search(content)
+        if re.search("[0-9]", content) and not has_own_mark:
+            answer = bare_sentence(content)
+            is_heading = re.match(r"\W*[A-Za-z]{2}", content) and not is_number(answer)
+            marks.append(Mark(*line.span(1), answer.strip(), not is_heading))
+    return marks
+
+
+def claims(text: str) -> list[Mark]:
+    """The answers of sentences "The answer is 18"."""
+    marks = []
+    for claim in CLAIM.finditer(text):
+        marks.append(Mark(*claim.span(1), bare_sentence(claim[1]).strip(), is_strong=False))
+    return marks
+
+
+def standing(marks: list[Mark], text: str) -> list[Mark]:
+    """Without the last marks that say nothing against a strong one before them.
+
+    These are sentences and headings without a readable number. One that hedges stays: "18 or 20".
+    """
+    while len(marks) > 1 and any(mark.is_strong for mark in marks[:-1]):
+        last = marks[-1]
+        if last.is_strong or is_number(last.answer) or is_hedged(text[last.start : last.end]):
+            break
+        marks = marks[:-1]
+    return marks
+
+
+def joined_boxes(marks: list[Mark], text: str) -> str | None:
+    r"""The last boxes as one answer, if only commas, "and" or "or" stand between them, else None.
+
+    "$x=\boxed{3}$ and $x=\boxed{5}$" -> "x=3, x=5"
+    """
+    parts = []
+    words = set()
+    for before, mark in zip(marks[-2::-1], marks[:0:-1]):
+        between = BETWEEN_BOXES.fullmatch(text[before.end : mark.start])
+        if not (before.is_box and mark.is_box and between):
+            break
+        words |= {between["word"], between["second"]}
+        parts.append(named(mark.answer, between["name"]))
+        first = before
+    if not parts:
+        return None
+    name = NAME_BEFORE_BOX.search(text[max(0, first.start - 40) : first.start])
+    parts.append(named(first.answer, name[1] if name else None))
+    if len(set(parts)) == 1:
+        return parts[0]
+    has_or = any(word and "or" in word for word in words)
+    return (" \\text{ or } " if has_or else ", ").join(parts[::-1])
+
+
+def named(answer: str, name: str | None) -> str:
+    return answer if name is None or "=" in answer else f"{name}={answer}"

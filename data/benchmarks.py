@@ -19,7 +19,8 @@ from pathlib import Path
 from random import Random
 
 from data import UserError
-from data.sources import hub_rows, read_jsonl
+from data.jsonl import label_of, names_of, quoted, read_jsonl, text_of, type_name, valid
+from data.sources import hub_rows, numbered
 from data.toy_text import general_text, story
 from data.toy_world import (
     ABILITIES,
@@ -68,17 +69,26 @@ def lambada(row: dict) -> tuple[str, tuple[str, ...], int]:
 
     As in the harness, it may hold a quote or a line break.
     """
-    text = row["text"] if "text" in row else f"{row['context']} {row['continuation']}"
-    context, word = text.rsplit(" ", 1)
+    text = text_of(row, "text")
+    if text is None:
+        text = f"{needed(row, 'context')} {needed(row, 'continuation')}"
+    context, blank, word = text.rpartition(" ")
+    if not blank:
+        raise UserError("its text is a single word, and the last one has to follow others")
     return context, (" " + word,), 0
 
 
+# As in data/rows.py, the rest of a line in which no mark closes is kept, and not searched again.
+WIKIHOW_MARK = re.compile(r"\[.*?\]|(\[.*)")
+
+
 def hellaswag(row: dict) -> tuple[str, tuple[str, ...], int]:
-    context = without_wikihow_marks(
-        f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-    )
-    endings = tuple(" " + without_wikihow_marks(ending) for ending in row["endings"])
-    return context, endings, int(row["label"])
+    context = f"{needed(row, 'ctx_a')} {needed(row, 'ctx_b').capitalize()}"
+    context = without_wikihow_marks(f"{needed(row, 'activity_label')}: {context}")
+    endings = []
+    for ending in texts_in(row, "endings"):
+        endings.append(" " + without_wikihow_marks(ending))
+    return context, tuple(endings), whole_number(row, "label")
 
 
 def without_wikihow_marks(text: str) -> str:
@@ -87,26 +97,66 @@ def without_wikihow_marks(text: str) -> str:
     Two blanks become one in a single pass, so three become two.
     """
     text = text.strip().replace(" [title]", ". ")
-    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+    return WIKIHOW_MARK.sub(r"\1", text).replace("  ", " ")
 
 
 def arc(row: dict) -> tuple[str, tuple[str, ...], int]:
-    return f"Question: {row['question']}\nAnswer:", *labelled_choices(row)
+    return f"Question: {needed(row, 'question')}\nAnswer:", *labelled_choices(row)
 
 
 def openbookqa(row: dict) -> tuple[str, tuple[str, ...], int]:
-    return row["question_stem"], *labelled_choices(row)
+    return needed(row, "question_stem"), *labelled_choices(row)
 
 
 def labelled_choices(row: dict) -> tuple[tuple[str, ...], int]:
     """(choices, gold). The key is looked up in the row's own labels: letters or digits."""
-    choices = tuple(" " + text for text in row["choices"]["text"])
-    return choices, row["choices"]["label"].index(row["answerKey"].strip())
+    choices = row["choices"]
+    if not isinstance(choices, dict):
+        raise UserError(f"field choices is {type_name(choices)}, must hold lists text and label")
+    texts = tuple(" " + text for text in texts_in(choices, "text"))
+    labels = texts_in(choices, "label")
+    key = label_of(row, "answerKey").strip()
+    if len(texts) != len(labels) or key not in labels:
+        raise UserError(f"answerKey {quoted(key)} is no label of {len(texts)} choices")
+    return texts, labels.index(key)
 
 
 def piqa(row: dict) -> tuple[str, tuple[str, ...], int]:
-    choices = (" " + row["sol1"], " " + row["sol2"])
-    return f"Question: {row['goal']}\nAnswer:", choices, int(row["label"])
+    choices = (" " + needed(row, "sol1"), " " + needed(row, "sol2"))
+    return f"Question: {needed(row, 'goal')}\nAnswer:", choices, whole_number(row, "label")
+
+
+# --- fields of a row: a KeyError where one is missing, a UserError where it is of a wrong type ----
+
+
+def needed(row: dict, name: str) -> str:
+    """The text in a field that must be there."""
+    text = text_of(row, name)
+    if text is None:
+        raise KeyError(name)
+    return text
+
+
+def texts_in(row: dict, name: str) -> list[str]:
+    """A list of at least two texts, in their order; numbers count as texts."""
+    values = row[name]
+    if not isinstance(values, list | tuple) or len(values) < 2:
+        raise UserError(f"field {name} is {type_name(values)}, must be a list of two or more texts")
+    texts = []
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise UserError(f"field {name} holds {type_name(value)}, must hold texts")
+        texts.append(valid(str(value)))
+    return texts
+
+
+def whole_number(row: dict, name: str) -> int:
+    """A whole number, as a number or in digits."""
+    value = row[name]
+    text = label_of(row, name).strip()
+    if not re.fullmatch("-?[0-9]{1,9}", text):
+        raise UserError(f"field {name} is {quoted(value)}, must be a whole number")
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -161,18 +211,20 @@ def rows_of_hub(benchmark: Benchmark) -> Iterator[tuple[str, object]]:
     """(where it stands, row) of each row of the hub's data set."""
     config = [benchmark.config] if benchmark.config else []
     rows = hub_rows(benchmark.repo, *config, split=benchmark.split)
-    for number, row in enumerate(rows, start=1):
+    for number, row in numbered(rows, benchmark.repo):
         yield f"{benchmark.repo}, row {number}", row
 
 
 def item_of_row(name: str, row: object, where: str) -> Item:
+    wrong = f"{where} is not a labelled row of {name}"
+    if not isinstance(row, dict):
+        raise UserError(f"{wrong}; it has {type(row).__name__}")
     try:
         context, choices, gold = BENCHMARKS[name].item(row)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-        raise UserError(
-            f"{where} is not a labelled row of {name} ({error!r}); it has {has}"
-        ) from None
+    except KeyError as error:
+        raise UserError(f"{wrong} ({error!r}); it has {names_of(row)}") from None
+    except UserError as error:
+        raise UserError(f"{wrong}: {error}") from None
     if not 0 <= gold < len(choices):
         raise UserError(
             f"{where}: the label {gold} is none of {len(choices)} choices; "

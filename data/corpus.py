@@ -24,9 +24,10 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import UserError, toy_text
-from data.files import write_aside
+from data.files import file_errors, read_json, write_aside, write_text
+from data.manifest import all_pieces, check_pieces, check_sources, content_of, read_manifest
 from data.mixes import MIXES, local_files
-from data.prepare import prepare_corpus
+from data.prepare import prepare_once
 from data.tokenizer import get_tokenizer
 
 
@@ -47,15 +48,15 @@ def open_corpus(source: str, out: str, tokenizer: str, seq_len: int, n_tokens: i
                 f"{source} is not prepared; "
                 f"run: python data/corpus.py {source} --tokenizer {tokenizer} --out {root}"
             )
-        prepare_corpus(source, folder, tokenizer)
-    corpus = Corpus(folder, seq_len)
+    manifest = prepare_once(source, folder, tokenizer)
     n_vocab = get_tokenizer(tokenizer).n_vocab
-    if corpus.n_vocab != n_vocab:
+    if manifest["n_vocab"] != n_vocab:
         raise UserError(
-            f"{folder} was made with a tokenizer of {corpus.n_vocab} ids, not with {tokenizer} "
-            f"of {n_vocab}; delete it or give another --tokenizer"
+            f"{folder} was made with a tokenizer of {manifest['n_vocab']} ids, not with "
+            f"{tokenizer} of {n_vocab}; delete it or give another --tokenizer"
         )
-    return corpus
+    check_sources(folder, manifest)
+    return Corpus(folder, seq_len)
 
 
 def corpus_folder(source: str, root: Path, tokenizer: str) -> Path:
@@ -70,7 +71,8 @@ def corpus_folder(source: str, root: Path, tokenizer: str) -> Path:
             files += files_of_part
     tokenizer_id = tokenizer
     if os.path.isfile(tokenizer):
-        tokenizer_id = hashlib.sha256(Path(tokenizer).read_bytes()).hexdigest()
+        with file_errors("read", tokenizer):
+            tokenizer_id = hashlib.sha256(Path(tokenizer).read_bytes()).hexdigest()
     name = source if source in MIXES else "files"
     return Path(root, f"{name}-{short_hash([files, tokenizer_id])}")
 
@@ -96,10 +98,35 @@ def toy_rows(out: str, tokenizer: str, seq_len: int, n_tokens: int, seed: int) -
     path = Path(out, "corpus", f"{short_hash(recipe)}.npy")
     if not path.exists():
         rows = toy_text.rows(seed, n_tokens, seq_len, get_tokenizer(tokenizer))
+        facts = {**recipe, "rows": len(rows), "tokens": rows.size, "sha256": sha256(rows)}
+        write_text(path.with_suffix(".json"), json.dumps(facts, indent=2))
         write_aside(path, lambda file: np.save(file, rows))
-        facts = {**recipe, "rows": len(rows), "tokens": rows.size}
-        path.with_suffix(".json").write_text(json.dumps(facts, indent=2))
-    return np.load(path, mmap_mode="r")
+    return open_rows(path, seq_len, get_tokenizer(tokenizer).n_vocab)
+
+
+def open_rows(path: Path, seq_len: int, n_vocab: int) -> np.ndarray:
+    """The rows in a file of toy_rows. UserError where they are not those that were written."""
+    facts_file = path.with_suffix(".json")
+    again = f"delete {path}, and the same command makes it again"
+    facts = {}
+    if facts_file.exists():
+        facts = read_json(facts_file, "", f"delete it and {path}")
+    with file_errors("read", path):
+        path.open("rb").close()
+    try:
+        rows = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy has no common class for what is wrong with a file
+        raise UserError(f"{path} is damaged ({type(error).__name__}); {again}") from None
+    whole = rows.dtype == np.uint16 and rows.ndim == 2 and rows.shape[1] == seq_len and len(rows)
+    whole = whole and int(rows.max()) < n_vocab
+    if not whole or facts.get("sha256", "") not in ("", sha256(rows)):  # older code recorded none
+        message = f"{path} is damaged: it holds other rows than {facts_file.name} says"
+        raise UserError(f"{message}; {again}")
+    return rows
+
+
+def sha256(rows: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()
 
 
 class Corpus:
@@ -109,27 +136,19 @@ class Corpus:
     """
 
     def __init__(self, folder: Path, seq_len: int):
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = read_manifest(folder)
         if manifest["tokens"] < seq_len:
             raise UserError(
                 f"{folder} holds {manifest['tokens']} tokens, less than one row of {seq_len}; "
                 "give more text"
             )
-        pieces = []
-        for source in manifest["sources"]:
-            pieces += source["pieces"]
-        self.paths = [folder / "pieces" / piece["name"] for piece in pieces]
-        for path, piece in zip(self.paths, pieces):
-            if not path.exists() or path.stat().st_size != 4 * piece["tokens"]:
-                raise UserError(
-                    f"{path} is missing or has another size than in manifest.json; "
-                    f"delete {folder} and prepare it again"
-                )
-        used = np.array([piece["used"] for piece in pieces])  # (pieces,) tokens
+        self.paths = check_pieces(folder, manifest)
+        used = np.array([piece["used"] for piece in all_pieces(manifest)])  # (pieces,) tokens
         self.ends = np.cumsum(used)  # (pieces,) tokens of the stream up to each piece's end
         self.starts = self.ends - used
         self.seq_len = seq_len
         self.n_vocab = manifest["n_vocab"]
+        self.content = content_of(manifest)  # a hash that stands for the stream
 
     def __len__(self) -> int:
         return int(self.ends[-1]) // self.seq_len
@@ -191,11 +210,8 @@ def main(argv: list[str]) -> None:
     )
     flags = parser.parse_args(argv)
     folder = corpus_folder(flags.source, flags.out, flags.tokenizer)
-    path = folder / "manifest.json"
-    if path.exists():
-        manifest = json.loads(path.read_text())
-    else:
-        manifest = prepare_corpus(flags.source, folder, flags.tokenizer, max(flags.workers, 0))
+    manifest = prepare_once(flags.source, folder, flags.tokenizer, max(flags.workers, 0))
+    check_sources(folder, manifest)
     print_table(manifest)
     print(folder)
 

@@ -18,10 +18,12 @@ Units are dropped, unless both sides name a different one. What cannot be read i
 import re
 from fractions import Fraction
 
-from data import latex
-from data.answer_marks import CLAIM, EITHER_OR, HASHES, NEXT_QUESTION, TAKEN_BACK
+from data import answer_marks, latex
+from data.answer_in_words import agree
+from data.answer_marks import EITHER_OR, END_MARK, NEXT_QUESTION, TAKEN_BACK
 from data.authors import authors_grade
-from data.latex_tokens import MAX_DIGITS, matching_braces
+from data.boxes import boxes as boxes  # of use wherever a box is read
+from data.latex_tokens import MAX_DIGITS
 from data.problem import KINDS
 
 MAX_RESPONSE = 20_000  # characters; of a longer response only the tail is read
@@ -46,7 +48,9 @@ def grade(response: str, answer: str, kind: str = "math", rule: str = "ours") ->
     reference = plain_number(answer)
     if number is not None and reference is not None:
         return number == reference
-    return latex.equal(found, answer, any_order=kind == "math")
+    if kind == "ordered":
+        return latex.equal(found, answer, any_order=False)
+    return agree(found, answer, any_order=kind == "math")
 
 
 def reward(
@@ -74,57 +78,37 @@ def extract(response: str, kind: str = "math") -> str | None:
 def committed(response: str, kind: str, claims: bool = True) -> list[str]:
     """All answers in the response, in order; for gsm8k, `claims` adds those in plain words.
 
-    The list is empty if the last answer is taken back, or is one of two that "or" connects.
+    Boxes that make one list are followed by that list. Nothing is committed if the last answer is
+    taken back, or is one of two that "or" connects.
     """
+    text = read_part(response, kind)
+    marks = answer_marks.boxed_marks(text)
+    if kind == "gsm8k":
+        marks += answer_marks.lines_with_hashes(text)
+        if claims:
+            marks += answer_marks.claims(text)
+    marks = sorted(mark for mark in marks if mark.answer)
+    marks = answer_marks.standing(marks, text)
+    if not marks or TAKEN_BACK.search(text[marks[-1].end + 1 : marks[-1].end + 200]):
+        return []
+
+    answers = [mark.answer for mark in marks]
+    joined = answer_marks.joined_boxes(marks, text) if kind != "ordered" else None
+    if joined:
+        return [*answers, joined]
+    if len(marks) > 1 and EITHER_OR.fullmatch(text[marks[-2].end + 1 : marks[-1].start]):
+        return []
+    return answers
+
+
+def read_part(response: str, kind: str) -> str:
+    """The end of a long response, up to a question that the model invents or its mark of the end."""
     text = response[-MAX_RESPONSE:]
     next_question = NEXT_QUESTION.search(text)
     if next_question:
         text = text[: next_question.start()]
-
-    spans = boxes(text)  # (start, end) of each answer in the text
-    if kind == "gsm8k":
-        spans += lines_with_hashes(text)
-        if claims:
-            spans += [claim.span(1) for claim in CLAIM.finditer(text)]
-    spans = sorted((start, end) for start, end in spans if text[start:end].strip())
-    if not spans:
-        return []
-
-    last_start, last_end = spans[-1]
-    if TAKEN_BACK.search(text[last_end + 1 : last_end + 200]):
-        return []
-    if len(spans) > 1:
-        end_before = spans[-2][1]
-        if EITHER_OR.fullmatch(text[end_before + 1 : last_start]):
-            return []
-    return [text[start:end].strip() for start, end in spans]
-
-
-def boxes(text: str) -> list[tuple[int, int]]:
-    r"""Where the content of each closed \boxed{...} starts and ends; the outermost if nested."""
-    closing = matching_braces(text)
-    found = []
-    end = 0  # of the last box
-    for box in re.finditer(r"\\boxed\s*\{", text):
-        brace = box.end() - 1
-        if box.start() >= end and brace in closing:
-            end = closing[brace]
-            found.append((brace + 1, end))
-    return found
-
-
-def lines_with_hashes(text: str) -> list[tuple[int, int]]:
-    """Where the answer of each line "#### 18" starts and ends.
-
-    A line without a digit is a heading, and in "#### \\boxed{18}" the box is the answer.
-    """
-    found = []
-    for line in HASHES.finditer(text):
-        content = line[1]
-        has_own_mark = "\\boxed" in content or CLAIM.search(content)
-        if re.search("[0-9]", content) and not has_own_mark:
-            found.append(line.span(1))
-    return found
+    end = END_MARK.search(text) if kind != "ordered" else None
+    return text[: end.start()] if end else text
 
 
 def plain_number(text: str) -> Fraction | None:

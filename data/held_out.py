@@ -2,7 +2,7 @@
 
 import hashlib
 
-from data.problem import Problem
+from data.problem import Problem, like
 from data.problems import load_problems
 
 WITH_VAL = ("toy", "toy-hard", "openmath-gsm8k", "openmath")  # have a validation split of their own
@@ -26,7 +26,8 @@ def train_and_val(name: str, n: int) -> tuple[list[Problem], list[Problem]]:
     questions = sorted(first, key=validation_rank)
     held_out = questions[: min(n, len(questions) // 4)]
     left = set(questions) - set(held_out)
-    return [p for p in train if p.question in left], [first[q] for q in held_out]
+    chosen = [p for p in train if p.question in left]
+    return like(train, chosen), [first[q] for q in held_out]
 
 
 def validation_rank(question: str) -> bytes:

@@ -5,18 +5,21 @@ r"""Answers that are more than a plain number: what they mean, and when two of t
 
 An answer is read into an `Answer`: spelled in one way (latex_clean.py), without its name and unit
 (latex_units.py), and then either a number (latex_tokens.py), words, a structure of several answers
-(a pair, an interval, a set, a matrix), or else an expression (latex_terms.py). `same` compares two.
+(a pair, an interval, a set, a matrix), a constant such as 2^{10} (exact.py), or else an expression
+(latex_terms.py). `same` compares two.
 """
 
 import re
+from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
+from data.exact import constant
 from data.latex_clean import clean
 from data.latex_terms import MAX_DEPTH, terms
 from data.latex_tokens import encloses, matching_braces, number, split_top, tokenize
-from data.latex_units import split_name, split_unit
+from data.latex_units import split_name, split_scale, split_unit
 
 MAX_ANSWER = 1_000  # characters; a longer "answer" is not read at all
 
@@ -31,6 +34,7 @@ class Answer(NamedTuple):
     +-          a \pm b: the frozenset of its two values
     {}          a set: the frozenset of its elements
     ,           a bare list: a list of Answers
+    or          "x = 2 or x = 3": a list of Answers
     () [) ...   a pair or an interval: a list of Answers
     union       its intervals: a list of Answers
     matrix [2, 2]    its cells, row by row: a list of Answers
@@ -64,6 +68,7 @@ def is_readable(text: str, only_numbers: bool) -> bool:
     return all(part.kind == "number" for part in parts)
 
 
+@lru_cache(maxsize=1024)
 def thousands_are_merged(reference: str) -> bool:
     """Is "1,234" in this reference answer one number?
 
@@ -81,8 +86,9 @@ def thousands_are_merged(reference: str) -> bool:
 def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
     r"""Equal in form and value. A bare pair may be put in parentheses.
 
-    a \pm b is the set of its two values. With any_order a bare list is one of solutions, so -2, 1
-    is the same as 1, -2.
+    a \pm b is the set of its two values. The parts of a union, and those around an "or", may come in
+    any order. With any_order a bare list is one of solutions: -2, 1 is the same as 1, -2, as
+    "x = 1 or x = -2", and as the set \{1, -2\}.
     """
     if found is None:
         return False
@@ -94,6 +100,8 @@ def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
     if "+-" in kinds and kinds <= {"+-", "{}", ","}:
         same_size = len(gold.value) == len(found.value)
         return same_size and as_set(gold.value) == as_set(found.value)
+    if any_order and len(kinds) == 2 and kinds <= {"or", ",", "{}"}:
+        return same_solutions(gold, found)
     in_parentheses = gold.kind == "," and found.kind == "()"
     if gold.kind != found.kind and not in_parentheses:
         return False
@@ -115,9 +123,20 @@ def same_elements(gold: Answer, found: Answer, any_order: bool) -> bool:
     if len(gold.value) != len(found.value):
         return False
     both_are_bare = gold.kind == found.kind == ","
-    if any_order and both_are_bare and several_names(gold.value) == several_names(found.value):
+    any_order = any_order and both_are_bare or gold.kind in ("union", "or")
+    if any_order and several_names(gold.value) == several_names(found.value):
         return matched(gold.value, found.value)
     return all(same(a, b) for a, b in zip(gold.value, found.value))
+
+
+def same_solutions(gold: Answer, found: Answer) -> bool:
+    """The same solutions, as a set on one side, or in a list on one side and with "or" between."""
+    if len(gold.value) != len(found.value):
+        return False
+    for answer in (gold, found):
+        if isinstance(answer.value, list) and several_names(answer.value):
+            return False
+    return as_set(gold.value) == as_set(found.value)
 
 
 def several_names(answers: list[Answer]) -> bool:
@@ -179,7 +198,7 @@ MATRIX = re.compile(
 )
 
 
-@lru_cache(maxsize=1024)  # the rollouts of a group repeat their answers
+@lru_cache(maxsize=4096)  # the rollouts of a group repeat their answers
 def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
     """Read one answer; None if it cannot be read. `merge` joins 1,234 to 1234.
 
@@ -193,19 +212,24 @@ def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
             text = THOUSANDS.sub(without_commas, text)
     text, name = split_name(unwrap(text))
     text, unit = split_unit(unwrap(text))
-    text = unwrap(text)
+    text, scale = split_scale(unwrap(text))
     tokens = tokenize(text)
     if not tokens:
         return None
     value = number(tokens)
     if value is not None:
         is_torn = depth > 0 and re.match("-?0[0-9]", text)  # 13,000 is no pair of 13 and 000
-        return None if is_torn else Answer(name, unit, "number", value)
+        return None if is_torn else Answer(name, unit, "number", value * scale)
     if WORDS.fullmatch(text):
         return Answer(name, unit, "text", " ".join(text.split()))
     if depth == MAX_DEPTH:
         return Answer(name, unit, "expression", tuple(tokens))
 
+    alternatives = read_alternatives(text, merge, depth)
+    if alternatives:
+        if all(same(alternatives[0], other) for other in alternatives[1:]):
+            return alternatives[0]  # "\frac{3}{2} or 1.5" says one thing
+        return Answer(name, unit, "or", alternatives)
     structure = split_structure(text, tokens)
     if structure is None:
         if tokens.count("\\pm") == 1:
@@ -214,6 +238,9 @@ def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
             if plus is None or minus is None:
                 return None
             return Answer(name, unit, "+-", as_set([plus, minus]))
+        value = constant(tokens)
+        if isinstance(value, Fraction):
+            return Answer(name, unit, "number", value)
         return Answer(name, unit, "expression", terms(tokens))
 
     kind, pieces = structure
@@ -228,6 +255,19 @@ def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
 
 def without_commas(m: re.Match) -> str:
     return m[0].replace(",", "")
+
+
+def read_alternatives(text: str, merge: bool, depth: int) -> list[Answer]:
+    """The answers around "or", also as in "1, 2, or 3"; none if there is none, or one is unread."""
+    pieces = split_top(text, "\\lor")
+    if len(pieces) == 1:
+        return []
+    pieces = [piece.strip() for piece in pieces]
+    first = pieces[0].removeprefix("either ").removesuffix(",")
+    is_list = len(pieces) == 2 and len(split_top(pieces[1], ",")) == 1
+    pieces[:1] = split_top(first, ",") if is_list else [first]
+    answers = [read(piece, merge, depth + 1) for piece in pieces]
+    return [] if None in answers else answers
 
 
 def split_structure(text: str, tokens: list[str]) -> tuple[str, list[str]] | None:

@@ -25,8 +25,8 @@ CHARACTERS = str.maketrans(
         "\u20ac": " ",  # euro
         "\u00a3": " ",  # pound
         "\u00a2": " cents",
-        "\u00b2": "^2",
-        "\u00b3": "^3",
+        "\u00f7": "\\div ",
+        "\u2026": "\\ldots ",
     }
 )
 SYNONYMS = {
@@ -43,6 +43,13 @@ SYNONYMS = {
     "bar": "\\overline",
     "varnothing": "\\emptyset",
     "degree": "\\circ",
+    "dbinom": "\\binom",
+    "tbinom": "\\binom",
+    "dots": "\\ldots",
+    "cdots": "\\ldots",
+    "dotsc": "\\ldots",
+    "dotsb": "\\ldots",
+    "vee": "\\lor",
     "colon": ":",
     "lbrace": "\\{",
     "rbrace": "\\}",
@@ -52,7 +59,7 @@ SYNONYMS = {
     "thinspace": " ",
 }
 DROPPED = (
-    "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed"
+    "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed fbox"
 ).split()
 
 COMMAND = re.compile(
@@ -87,6 +94,10 @@ def common_spelling(command: re.Match) -> str:
 
 # --- patterns, in the order of their use ----------------------------------------------------------
 
+SQUARE = re.compile(
+    "(?<![0-9])\u00b2"
+)  # x\u00b2, but of 5\u00b2 nobody knows that it is not a misread 52
+CUBE = re.compile("(?<![0-9])\u00b3")
 CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")  # GSM8K's
 LATEX_COMMA = re.compile(  # the thousands of 10{,}000, 10,\!000 and 10\,000
     r"(?<=[0-9]) (?: \{,\} | ,\\!\s* | \\, ) (?= [0-9]{3} (?![0-9]) )", re.VERBOSE
@@ -103,6 +114,8 @@ TEXT = re.compile(
     re.VERBOSE,
 )
 AND = re.compile(r",?\s*\band\b")  # "1, 2, and 3"
+OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])")  # "x = 2 or x = 3"
+DOTS = re.compile(r"\.\.\.+")
 AM = re.compile(r"(?i)(?<=[0-9])\s*a\.?m\b\.?")  # 3:45 A.M.
 PM = re.compile(r"(?i)(?<=[0-9])\s*p\.?m\b\.?")
 U_FOR_UNION = re.compile(r"(?<=[\])}])\s*U\s*(?=[\[({\\])")  # [0,1] U [2,3]
@@ -131,6 +144,9 @@ def clean(text: str) -> str:
     """
     if text.lstrip().startswith("~"):  # "~18" is a guess; elsewhere ~ is LaTeX's blank
         return "\\approx" + text
+    if re.search(r"(?<!\\)\\$", text):  # it was "\ ", whose blank is gone
+        text = text[:-1]
+    text = SQUARE.sub("^2", CUBE.sub("^3", text))
     text = text.translate(CHARACTERS)
     text = CALCULATOR_NOTE.sub(" ", text)
     text = LATEX_COMMA.sub(",", text)
@@ -142,6 +158,8 @@ def clean(text: str) -> str:
     text = TEXT.sub(r" \1 ", text)  # once more, for \text{\textbf{C}}
     text = text.replace(">=", "\\ge ").replace("<=", "\\le ")
     text = AND.sub(", ", text)
+    text = OR.sub(r" \\lor ", text)
+    text = DOTS.sub(r" \\ldots ", text)
     text = AM.sub(" am", text)
     text = PM.sub(" pm", text)
     text = U_FOR_UNION.sub("\\\\cup ", text)

@@ -1,46 +1,141 @@
-r"""Expressions, compared as sums of products: 2 + x is x + 2, and i\sqrt{3} is \sqrt{3}i.
+r"""Expressions, compared as sums of products: 2 + x is x + 2, and 0.5yx is \frac{xy}{2}.
 
 `terms` turns the tokens of an expression into nested tuples. Two expressions are taken for equal if
-their tuples are. Nothing is computed and nothing is moved that could change the value.
+their tuples are. What is constant is computed (exact.py): \frac{x}{\sqrt2} is \frac{\sqrt2}{2}x.
+Nothing else is: brackets are not multiplied out and equal terms are not added up, so that
+x^2 + 2x + 1 is no answer to "factor it", and nothing is moved that could change the value.
 """
 
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+from data.exact import (
+    NotExact,
+    Sum,
+    Value,
+    as_sum,
+    as_value,
+    constant,
+    inverse,
+    is_number,
+    minus,
+    times,
+)
 from data.latex_tokens import CLOSE, OPEN, brackets, encloses
+from data.latex_tokens import number as number_of
 
 MAX_DEPTH = 8  # brackets inside of brackets that are read as structure; deeper ones stay tokens
+MAX_LETTERS = 4  # in a product that may be reordered; more of them in a row may be words
 RELATIONS = set(
     r", & \\ = < > : ; \le \ge \ne \approx \equiv \to \cup \cap \lor \land \vee \wedge "
     r"\implies \iff".split()
 )
+MIRRORED = {">": "<", "\\ge": "\\le"}
+GREEK = set(
+    r"\alpha \beta \gamma \delta \epsilon \zeta \eta \theta \kappa \lambda \mu \nu \xi \rho "
+    r"\sigma \tau \phi \chi \psi \omega".split()
+)
+FUNCTIONS = GREEK | {"f", "g", "h"}  # if a bracket follows: \phi(n) and f(x)
+LETTERS_TOO = {"e", "i"}  # beside a letter they are letters; alone they are constants
+LEADING_ZERO = re.compile(r"0[0-9]")
+
+
+class Parts(NamedTuple):
+    """One product: number * over / under.
+
+    If it is fixed, it holds a function or the like, and `over` stands in the order of the text.
+    """
+
+    number: Sum
+    over: list[tuple]
+    under: list[tuple]
+    is_fixed: bool = False
+
+
+ONE = as_sum(Fraction(1))
 
 
 def terms(tokens: list[str], depth: int = 0) -> tuple:
     """An expression as its signed terms in a sorted order, so that 2 + x equals x + 2.
 
     Nothing is moved across an "=", "<", "," or another of RELATIONS: the result is the sides and
-    the relations between them in turn, (terms,) or (terms, "=", terms) and so on.
+    the relations between them in turn, (side,) or (side, "=", side) and so on.
     """
-    if depth == MAX_DEPTH or "|" in tokens:
+    if depth >= MAX_DEPTH or "|" in tokens:
         return tuple(tokens)
     if tokens[:1] == ["("] and encloses(tokens):
         tokens = tokens[1:-1]
-    result = []
-    side = [["+"]]  # the terms of one side, each with its sign first
+    sides = [[]]
+    relations = []
     level = 0  # of brackets
-    for token in drop_times(tokens):
+    for token in tokens:
         if token in OPEN:
             level += 1
         elif token in CLOSE:
             level -= 1
-        last_token = side[-1][-1]
         if level == 0 and token in RELATIONS:
-            result += [sorted_terms(side, depth), token]
-            side = [["+"]]
-        elif level == 0 and token in ("+", "-") and last_token not in ("*", "/"):
+            relations.append(token)
+            sides.append([])
+        else:
+            sides[-1].append(token)
+    return in_order([sum_of(side, depth) for side in sides], relations)
+
+
+def in_order(sides: list[tuple], relations: list[str]) -> tuple:
+    r"""Sides and relations in turn: x \ge 4 as 4 \le x, and of x = y and y = x always the same."""
+    if relations in (["="], ["\\ne"]):
+        sides = sorted(sides, key=repr)
+    elif relations and set(relations) <= set(MIRRORED):
+        sides = sides[::-1]
+        relations = [MIRRORED[relation] for relation in relations[::-1]]
+    result = [sides[0]]
+    for relation, side in zip(relations, sides[1:]):
+        result += [relation, side]
+    return tuple(result)
+
+
+def sum_of(tokens: list[str], depth: int) -> tuple:
+    """One side as its terms (number, over, under), sorted; a constant is one term."""
+    value = value_of(tokens)
+    if value is not None:
+        return ((value, (), ()),)
+    result = []
+    for sign, body in signed_terms(drop_times(tokens)):
+        result.append(term(sign, body, depth))
+    return tuple(sorted(result, key=repr))
+
+
+def value_of(tokens: list[str]) -> Value | None:
+    r"""The value of a number or a constant.
+
+    There is none of 05, since 3:05 is not 3:5, nor of 2\frac12, which may have been 2 * \frac12.
+    """
+    if any(LEADING_ZERO.match(token) for token in tokens):
+        return None
+    for before, token in zip(tokens, tokens[1:]):
+        if token == "\\frac" and is_number(before):
+            return None
+    value = number_of(tokens)
+    return constant(tokens) if value is None else value
+
+
+def signed_terms(tokens: list[str]) -> list[tuple[str, list[str]]]:
+    """The terms of one side, each with its sign: x - 2y gives ("+", x) and ("-", 2y)."""
+    side = [["+"]]
+    level = 0  # of brackets
+    for token in tokens:
+        if token in OPEN:
+            level += 1
+        elif token in CLOSE:
+            level -= 1
+        if level == 0 and token in ("+", "-") and side[-1][-1] not in ("*", "/"):
             side.append([token])
         else:
             side[-1].append(token)
-    result.append(sorted_terms(side, depth))
-    return tuple(result)
+    if side[0] == ["+"]:  # nothing stands before the first sign
+        side = side[1:]
+    return [(signed[0], signed[1:]) for signed in side]
 
 
 def drop_times(tokens: list[str]) -> list[str]:
@@ -49,46 +144,90 @@ def drop_times(tokens: list[str]) -> list[str]:
     for i, token in enumerate(tokens):
         is_times = token in ("*", "\\cdot", "\\times")
         after = tokens[i + 1] if i + 1 < len(tokens) else ""
+        # With 2\frac12 a mixed number, 2 * \frac12 has to keep its times.
+        is_mixed = after == "\\frac" and is_number(tokens[i - 1]) and is_number(tokens[i + 3])
         if not is_times:
             kept.append(token)
-        elif after[:1].isdigit() or after in ("", "+", "-"):
+        elif is_number(after) or after in ("", "+", "-") or is_mixed:
             kept.append("*")
     return kept
 
 
-def sorted_terms(side: list[list[str]], depth: int) -> tuple:
-    if side[0] == ["+"]:  # nothing stands before the first sign
-        side = side[1:]
-    return tuple(sorted([term(signed, depth) for signed in side], key=repr))
+def term(sign: str, body: list[str], depth: int) -> tuple:
+    r"""One signed term as (number, over, under): -\frac{2x}{y} is (-2, x, y)."""
+    try:
+        parts = parts_of(body, depth)
+    except NotExact:  # its number exceeds a bound of exact.py
+        return sign, *body
+    value = minus(parts.number) if sign == "-" else parts.number
+    return as_value(value), tuple(parts.over), tuple(parts.under)
 
 
-def term(tokens: list[str], depth: int) -> tuple:
-    r"""One signed term, with its fraction spelled in one way.
+def parts_of(body: list[str], depth: int) -> Parts:
+    r"""The parts of one term: its fraction and what stands behind that are one product.
 
-    a/b is \frac{a}{b}, \frac{-a}{b} is -\frac{a}{b}, and \frac{2}{3}a is \frac{2a}{3}.
+    x/2, \frac{x}{2} and \frac{1}{2}x are all (1/2, x, nothing).
     """
-    sign = tokens[0]
-    body = slash_to_frac(tokens[1:])
-    if body[:1] != ["\\frac"]:
-        return sign, *factors_of(body, depth)
+    body = slash_to_frac(body)
     closing = brackets(body)
     middle = closing.get(1, len(body)) + 1  # \frac { top } { bottom } rest: the second "{"
-    if middle not in closing:
-        return sign, *body
+    if body[:1] != ["\\frac"] or middle not in closing or depth >= MAX_DEPTH:
+        return product(body, depth)
     end = closing[middle]
-    top = body[2 : middle - 1]
-    bottom = body[middle + 1 : end]
+    top = parts_of_side(body[2 : middle - 1], depth + 1)
+    bottom = parts_of_side(body[middle + 1 : end], depth + 1)
     rest = body[end + 1 :]
+    fraction = divided(top, bottom)
+    if not rest:
+        return fraction
+    behind = parts_of(rest, depth + 1)
+    is_clear = not rest[0][0].isdigit() and rest[0] not in "^_!" and "/" not in rest
+    if fraction.is_fixed or not is_clear:  # in \frac{\sin x}{2}y the y is not under the \sin
+        return Parts(ONE, [("\\frac", as_tuple(fraction), as_tuple(behind))], [], True)
+    over = fraction.over + behind.over
+    return Parts(
+        times(fraction.number, behind.number),
+        over if behind.is_fixed else sorted(over, key=place_in_product),
+        sorted(fraction.under + behind.under, key=repr),
+        behind.is_fixed,
+    )
 
-    if top[:1] == ["-"] and "+" not in top and "-" not in top[1:]:
-        sign = "-" if sign == "+" else "+"
-        top = top[1:]
-    top_is_digit = len(top) == 1 and top[0].isdigit()
-    if top_is_digit and rest and not rest[0].isdigit() and rest[0] not in "^_!" and "/" not in rest:
-        top = rest if top == ["1"] else top + rest
-        rest = []
-    over = (terms(top, depth + 1), terms(bottom, depth + 1))
-    return sign, "\\frac", *over, *factors_of(rest, depth)
+
+def divided(top: Parts, bottom: Parts) -> Parts:
+    if bottom.is_fixed:
+        bottom = Parts(ONE, [("\\frac", as_tuple(bottom))], [])
+    try:
+        number = inverse(bottom.number)
+    except NotExact:  # 0, or one such as 1 + \\pi
+        bottom.over.append(("\\frac", as_value(bottom.number)))
+        number = ONE
+    over = bottom.under + top.over
+    return Parts(
+        times(top.number, number),
+        over if top.is_fixed else sorted(over, key=place_in_product),
+        sorted(top.under + bottom.over, key=repr),
+        top.is_fixed,
+    )
+
+
+def as_tuple(parts: Parts) -> tuple:
+    return as_value(parts.number), tuple(parts.over), tuple(parts.under)
+
+
+def parts_of_side(tokens: list[str], depth: int) -> Parts:
+    r"""The parts of what stands over or under a \frac; a sum is one factor."""
+    if tokens[:1] == ["("] and encloses(tokens):
+        tokens = tokens[1:-1]
+    value = value_of(tokens) if LETTERS_TOO.isdisjoint(tokens) else None
+    if value is not None:
+        return Parts(as_sum(value), [], [])
+    signed = signed_terms(drop_times(tokens))
+    is_product = len(signed) == 1 and not RELATIONS & set(tokens) and "|" not in tokens
+    if not is_product:
+        return Parts(ONE, [(("(", terms(tokens, depth), ")"),)], [])
+    ((sign, body),) = signed
+    parts = parts_of(body, depth)
+    return parts._replace(number=minus(parts.number)) if sign == "-" else parts
 
 
 def slash_to_frac(tokens: list[str]) -> list[str]:
@@ -110,56 +249,107 @@ def slash_to_frac(tokens: list[str]) -> list[str]:
     return tokens
 
 
-def factors_of(tokens: list[str], depth: int) -> tuple:
-    r"""The factors, each bracket read as a sum; roots, \pi and sums are sorted to the end.
+# --- products -------------------------------------------------------------------------------------
 
-    So i\sqrt{3} is \sqrt{3}i. Letters keep their order, since they may be a word. Nothing is moved
-    if there is a function or a second number.
+
+def product(tokens: list[str], depth: int) -> Parts:
+    r"""The factors: constants are multiplied, letters, roots and sums are sorted.
+
+    So i\sqrt{3} is \sqrt{3}i, and 6yx is 6xy. If there is a function or a second number, only the
+    constants in front are multiplied, and all else keeps its order.
     """
+    factors = factors_of(tokens)
+    forms = []
+    places = []
+    for i, factor in enumerate(factors):
+        after = factors[i + 1][0] if i + 1 < len(factors) else ""
+        forms.append(form(factor, depth))
+        places.append(place_of(factor, forms[-1], after, is_first=i == 0))
+    n_letters = 0
+    for factor, place in zip(factors, places):
+        n_letters += place == 1 and len(factor) == 1
+    is_fixed = None in places or n_letters > MAX_LETTERS
+
+    total = ONE
+    kept = []
+    for factor, one_form, place in zip(factors, forms, places):
+        if place == 0 and not (is_fixed and kept):
+            total = times(total, as_sum(value_of(factor)))
+        else:
+            kept.append(one_form)
+    if not is_fixed:
+        kept.sort(key=place_in_product)
+    return Parts(total, kept, [], is_fixed)
+
+
+def factors_of(tokens: list[str]) -> list[list[str]]:
+    r"""The tokens of each factor: 2x^{n}\sqrt{3} has the factors 2, x^{n} and \sqrt{3}."""
     closing = brackets(tokens)
     factors = []
+    waits = False  # for an exponent, an index or an argument
     i = 0
     while i < len(tokens):
-        part = tokens[i]
+        token = tokens[i]
+        end = closing.get(i, i)
+        part = tokens[i : end + 1]
+        if factors and (waits or token in ("^", "_", "!", "'")):
+            factors[-1] += part
+        else:
+            factors.append(part)
+        is_index = waits and token == "["  # the 3 of \sqrt[3]
+        waits = token in ("^", "_", "\\sqrt") or is_index
+        i = end + 1
+    return factors
+
+
+def form(factor: list[str], depth: int) -> tuple:
+    """One factor, each bracket in it read as a sum."""
+    closing = brackets(factor)
+    parts = []
+    i = 0
+    while i < len(factor):
         end = closing.get(i, i)
         if end > i:
-            part = (tokens[i], terms(tokens[i + 1 : end], depth + 1), tokens[end])
-        if factors and belongs_to_factor(part, factors[-1]):
-            factors[-1] += (part,)
+            parts.append((factor[i], terms(factor[i + 1 : end], depth + 1), factor[end]))
         else:
-            factors.append((part,))
+            parts.append(factor[i])
         i = end + 1
-    ranks = [sort_class(factor[0]) for factor in factors]
-    if None in ranks or 0 in ranks[1:]:
-        return tuple(factors)
-    return tuple(sorted(factors, key=place_in_product))
+    return tuple(parts)
 
 
-def belongs_to_factor(part: str | tuple, factor: tuple) -> bool:
-    r"""Is `part` the exponent, index or argument that `factor`, such as ("x", "^"), waits for?"""
-    if part in ("^", "_", "!", "'"):
-        return True
-    last = factor[-1]
-    return last in ("^", "_", "\\sqrt") or last[0] == "["  # the 3 of \sqrt[3]
+def place_of(factor: list[str], one_form: tuple, after: str, is_first: bool) -> int | None:
+    r"""0 for a constant, 1 for a letter, 2 for a root or a sum.
 
-
-def place_in_product(factor: tuple) -> tuple[int, str]:
-    """The key that factors are sorted by: only those of sort_class 2 have an order of their own."""
-    place = sort_class(factor[0])
-    return place, repr(factor) if place == 2 else ""
-
-
-def sort_class(head: str | tuple) -> int | None:
-    r"""Of a factor's first part: 0 for a number, 1 for a letter, 2 for what may be moved.
-
-    None for all else, such as \sin, f(x) or (1,2).
+    None for what may not be moved, such as \sin, f(x), (1,2), or a number behind another factor.
     """
-    if isinstance(head, tuple):  # a bracket: it may be moved if it is a sum, one side of many terms
-        sides = head[1]
-        is_sum = head[0] == "(" and len(sides) == 1 and len(sides[0]) > 1
-        return 2 if is_sum else None
-    if head in ("\\sqrt", "\\pi"):
-        return 2
-    if len(head) == 1 and head.islower() and head not in "fgh":
+    head = factor[0]
+    is_digits = is_number(head)
+    if is_digits and not is_first:
+        return None
+    if "'" in factor or head in FUNCTIONS and after == "(":
+        return None
+    if is_letter(head):
         return 1
-    return 0 if head[0] in ".0123456789" else None
+    is_plain = is_digits and len(factor) == 1 and value_of(factor) is not None
+    if is_plain or LETTERS_TOO.isdisjoint(factor) and constant(factor) is not None:
+        return 0
+    if head == "(" and len(one_form[0]) == 3:  # it is closed; a sum is one side of many terms
+        sides = one_form[0][1]
+        is_sum = len(sides) == 1 and (len(sides[0]) > 1 or is_complex(sides[0]))
+        return 2 if is_sum else None
+    return 2 if is_digits or head in ("\\sqrt", "\\pi") else None
+
+
+def is_complex(side: tuple) -> bool:
+    """Is this side one constant of several terms, such as 1 + i?"""
+    return len(side) == 1 and isinstance(side[0][0], tuple) and len(side[0][0]) > 1
+
+
+def is_letter(head: str) -> bool:
+    return head in GREEK or len(head) == 1 and head.isascii() and head.islower()
+
+
+def place_in_product(one_form: tuple) -> tuple[bool, str]:
+    """The key that factors are sorted by: letters before roots and sums."""
+    head = one_form[0]
+    return not (isinstance(head, str) and is_letter(head)), repr(one_form)

@@ -13,14 +13,17 @@ CLOSE = (")", "]", "}", "\\}")
 # --- brackets -------------------------------------------------------------------------------------
 
 
-def matching_braces(text: str) -> dict[int, int]:
-    r"""{position of each "{": position of its "}"}; \{ and \} do not count.
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def matching_braces(text: str, start: int = 0) -> dict[int, int]:
+    r"""{position of each "{" from `start` on: position of its "}"}; \{ and \} do not count.
 
     They are counted, not parsed recursively, so that depth costs nothing.
     """
     closing = {}
     still_open = []
-    for m in re.finditer(r"(?s)\\.|[{}]", text):
+    for m in BRACE.finditer(text, start):
         if m[0] == "{":
             still_open.append(m.start())
         elif m[0] == "}" and still_open:
@@ -29,11 +32,11 @@ def matching_braces(text: str) -> dict[int, int]:
 
 
 def split_top(text: str, separator: str) -> list[str]:
-    r"""Split at the separators ("," or "\cup") that are outside of all brackets."""
+    r"""Split at the separators (",", "=" or a command) that are outside of all brackets."""
     pieces = []
     depth = 0
     start = 0
-    for m in re.finditer(r"\\[A-Za-z]+|\\.|[][(){},]", text, re.S):
+    for m in re.finditer(r"\\[A-Za-z]+|\\.|[][(){},=]", text, re.S):
         if m[0] in OPEN:
             depth += 1
         elif m[0] in CLOSE:

@@ -66,9 +66,19 @@ NOT_UNITS = HEDGES | set(  # words that change the value, hedge, or take it back
     "squared cubed factorial reciprocal inverse divided multiplied root power negative choose sin "
     "cos tan cot sec csc log exp sqrt alpha beta gamma theta phi infinity wrong incorrect false "
     "wait actually but instead except without unless versus something add added when where such "
-    "with ish nope guess unsure itself".split()
+    "with ish nope guess unsure itself pqr".split()
 )
 UNIT_WORDS = 6  # at most so many words of unit are read
+SCALES = {
+    "dozen": 12,
+    "hundred": 100,
+    "thousand": 10**3,
+    "lakh": 10**5,
+    "million": 10**6,
+    "crore": 10**7,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -95,13 +105,17 @@ def split_name(text: str) -> tuple[str, str | None]:
     are dropped: "x = 5" is not "y = 5", but "\text{Area} = 5" may be "A = 5".
     """
     m = EQUATION.fullmatch(text)
-    if not m:
+    if not m or not is_name(m[1]):
         return text, None
     name = m[1].strip()
-    words = set(re.findall(r"\\?[a-z]+", name.lower()))
-    if not NAME.fullmatch(name) or words & NOT_IN_NAMES:
-        return text, None
     return m[2], name if len(name) == 1 else None
+
+
+def is_name(text: str) -> bool:
+    r"""True of "x", "f(x)", "\angle ABC" and "Area"; false of "2x" and "not x"."""
+    name = text.strip()
+    words = set(re.findall(r"\\?[a-z]+", name.lower()))
+    return bool(NAME.fullmatch(name)) and not words & NOT_IN_NAMES
 
 
 # --- units ----------------------------------------------------------------------------------------
@@ -126,7 +140,8 @@ def is_unit_part(word: str) -> bool:
         return False
     if word in UNITS or word in SMALL_WORDS:
         return True
-    return len(word) > 2 and word.lower() not in NOT_UNITS
+    is_product = len(word) == 3 and set(word) <= set("abcxyz")
+    return len(word) > 2 and word.lower() not in NOT_UNITS and not is_product
 
 
 def detach_unit(m: re.Match) -> str:
@@ -159,7 +174,7 @@ def split_unit(text: str) -> tuple[str, str | None]:
     if n == 0 or words[-1] in SMALL_WORDS:
         return text, None
     value = " ".join(words[:-n])
-    is_sentence = SENTENCE_WORD.search(value)  # "Team 5 wins"
+    is_sentence = SENTENCE_WORD.search(split_scale(value)[0])  # "Team 5 wins"
     if is_sentence or not re.search(r"[0-9]|\\pi|\\sqrt", value):
         return text, None
 
@@ -175,3 +190,18 @@ def split_unit(text: str) -> tuple[str, str | None]:
             return value, None
         spelled.append(UNITS.get(part, ""))  # "" is what stands before a "per"
     return value, "/".join(spelled) + power
+
+
+def split_scale(text: str) -> tuple[str, int]:
+    """(value, what it counts): "1.5 million" -> ("1.5", 10**6), "3 dozen" -> ("3", 12).
+
+    A number must stand before the word, so "the million" stays as it is.
+    """
+    words = text.split(" ")
+    scale = 1
+    while len(words) > 1 and words[-1].removesuffix("s") in SCALES and scale < 10**12:
+        scale *= SCALES[words[-1].removesuffix("s")]
+        words.pop()
+    if scale == 1 or not re.fullmatch(r"[-+]?[0-9.]+", words[-1]):
+        return text, 1
+    return " ".join(words), scale

@@ -8,6 +8,7 @@ share it.
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import socket
 from pathlib import Path
@@ -85,6 +86,19 @@ def release_all() -> None:
     """At the end of a command, whatever ends it."""
     for path in list(HELD):
         release(path)
+
+
+def exclusive(main):
+    """Decorate a command: whatever ends it, the outputs that it has claimed are free again."""
+
+    @functools.wraps(main)
+    def alone(*args):
+        try:
+            return main(*args)
+        finally:
+            release_all()
+
+    return alone
 
 
 @contextlib.contextmanager

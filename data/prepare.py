@@ -12,14 +12,19 @@ import json
 import math
 import os
 import shutil
+import signal
+import sys
+import threading
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from data import UserError
-from data.files import write_aside
+from data import UserError, lock
+from data.files import file_errors, read_json, write_aside
+from data.manifest import hash_of_file, read_manifest
 from data.mixes import MIXES, File, Source, download, hub_files, local_files
 from data.text_files import texts_of_file
 from data.tokenizer import get_tokenizer
@@ -73,6 +78,15 @@ def total(rows: list[dict], key: str) -> int:
     return sum(row[key] for row in rows)
 
 
+def prepare_once(source: str, folder: Path, tokenizer: str, workers: int = 0) -> dict:
+    """prepare_corpus, unless it is done. Of two commands the second waits -> the manifest."""
+    if not (folder / "manifest.json").exists():
+        with lock.claimed(folder), sigterm_ends_in_order():
+            if not (folder / "manifest.json").exists():
+                return prepare_corpus(source, folder, tokenizer, workers)
+    return read_manifest(folder)
+
+
 def prepare_corpus(
     source: str, folder: Path, tokenizer: str, workers: int = 0, piece_tokens: int = PIECE_TOKENS
 ) -> dict:
@@ -84,8 +98,14 @@ def prepare_corpus(
     encoding = get_tokenizer(tokenizer)
     found = hub_files(MIXES[source]) if source in MIXES else local_files(source)
     parts = [Part(one, files) for one, files in found]
-    (folder / "pieces").mkdir(parents=True, exist_ok=True)
-    encode_files(parts, folder, tokenizer, workers, piece_tokens)
+    with file_errors("write", folder):
+        (folder / "pieces").mkdir(parents=True, exist_ok=True)
+    remove_torn(folder)
+    try:
+        encode_files(parts, folder, tokenizer, workers, piece_tokens)
+    except BaseException:
+        remove_torn(folder)  # of workers that were ended
+        raise
     rows = [within_budget(part, folder, encoding.eot_token) for part in parts]
     manifest = {
         "source": source,
@@ -98,6 +118,31 @@ def prepare_corpus(
     remove_unused(folder, manifest)
     write_content(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
     return manifest
+
+
+@contextmanager
+def sigterm_ends_in_order():
+    """Within it SIGTERM ends the program as Ctrl-C does: workers are ended, nothing torn stays."""
+
+    def stop(number, frame):
+        print("stopped by SIGTERM; the same command goes on where it was stopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield  # somebody else cares for it
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def remove_torn(folder: Path) -> None:
+    """Delete the pieces that a process was writing when it ended."""
+    for path in (folder / "pieces").glob("*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def remove_unused(folder: Path, manifest: dict) -> None:
@@ -118,6 +163,7 @@ def within_budget(part: Part, folder: Path, eot: int) -> dict:
     """
     left = int(part.source.tokens) or math.inf
     n_documents = 0
+    hashes = {}  # of the local files
     pieces = []
     for piece in itertools.chain(*part.pieces):
         if left == 0:
@@ -131,12 +177,15 @@ def within_budget(part: Part, folder: Path, eot: int) -> dict:
             n_documents += int(np.sum(tokens == eot)) + is_cut
         row = {key: piece[key] for key in ("name", "file", "documents", "tokens", "sha256")}
         pieces.append({**row, "used": used})
+        if piece["content"]:
+            hashes[piece["file"]] = piece["content"]
         left -= used
     return {
         "name": part.source.name,
         "repo": part.source.repo,
         "revision": part.files[0].revision,
         "files": list(dict.fromkeys(piece["file"] for piece in pieces)),
+        "hashes": hashes,
         "documents": n_documents,
         "tokens": total(pieces, "used"),
         "pieces": pieces,
@@ -195,7 +244,8 @@ def encode_file(file: File, stem: Path, tokenizer: str, piece_tokens: int) -> li
 
     Returns the facts of them all.
     """
-    pieces = finished_pieces(file, stem)
+    content = None if file.repo else hash_of_file(file.path)
+    pieces = finished_pieces(file, stem, content)
     note_progress(n_tokens=total(pieces, "tokens"))
     if pieces and pieces[-1]["last"]:
         note_progress(n_bytes=file.size)
@@ -212,7 +262,7 @@ def encode_file(file: File, stem: Path, tokenizer: str, piece_tokens: int) -> li
     try:
         for text in itertools.islice(texts_of_file(path, name), n_done, None):
             if n_tokens >= piece_tokens:
-                pieces.append(write_piece(file, stem, pieces, arrays, last=False))
+                pieces.append(write_piece(file, content, stem, pieces, arrays, last=False))
                 arrays = []
                 n_tokens = 0
             tokens = np.append(encode(text, encoding), np.uint32(encoding.eot_token))
@@ -221,7 +271,7 @@ def encode_file(file: File, stem: Path, tokenizer: str, piece_tokens: int) -> li
             note_progress(n_tokens=len(tokens))
         if not arrays:
             raise UserError(f"{name} is empty: it holds no document")
-        pieces.append(write_piece(file, stem, pieces, arrays, last=True))
+        pieces.append(write_piece(file, content, stem, pieces, arrays, last=True))
         return pieces
     finally:
         if file.repo:
@@ -245,7 +295,12 @@ def encode(text: str, encoding) -> np.ndarray:
 
 
 def write_piece(
-    file: File, stem: Path, before: list[dict], arrays: list[np.ndarray], last: bool
+    file: File,
+    content: str | None,
+    stem: Path,
+    before: list[dict],
+    arrays: list[np.ndarray],
+    last: bool,
 ) -> dict:
     """Write the piece, and then its facts as a .json, which says that the .bin is whole."""
     tokens = np.concatenate(arrays).astype("<u4", copy=False)  # (n,)
@@ -254,6 +309,7 @@ def write_piece(
         "name": f"{name}.bin",
         "file": file.path,
         "size": file.size,
+        "content": content,
         "first_document": total(before, "documents"),
         "documents": len(arrays),
         "tokens": len(tokens),
@@ -269,14 +325,34 @@ def write_content(path: Path, content) -> None:
     write_aside(path, lambda file: file.write(content))
 
 
-def finished_pieces(file: File, stem: Path) -> list[dict]:
-    """The facts of the pieces that an earlier run wrote of this very file."""
+def finished_pieces(file: File, stem: Path, content: str | None) -> list[dict]:
+    """The facts of the pieces that an earlier run wrote of this very file.
+
+    The first that is not whole, or was made of other bytes, is made again, and all after it. To
+    compare the checksum takes a hundredth of the time that it takes to make a piece.
+    """
     pieces = []
     while True:
-        path = stem.with_name(f"{stem.name}-{len(pieces):04d}.json")
-        if not path.exists():
+        name = f"{stem.name}-{len(pieces):04d}"
+        facts = facts_of_piece(stem.with_name(f"{name}.json"))
+        this_file = {"file": file.path, "size": file.size, "content": content}
+        this_file["first_document"] = total(pieces, "documents")
+        if any(facts.get(key) != value for key, value in this_file.items()):
+            return pieces  # another file stood in this place, or nothing
+        path = stem.with_name(f"{name}.bin")
+        counts = [facts.get(key) for key in ("documents", "tokens")]
+        is_whole = all(type(count) is int and count > 0 for count in counts)
+        is_whole = is_whole and type(facts.get("last")) is bool and path.is_file()
+        if not is_whole or facts.get("name") != path.name:
             return pieces
-        facts = json.loads(path.read_text())
-        if facts.get("file") != file.path or facts.get("size") != file.size:
-            return pieces  # another file stood in this place
+        if facts.get("sha256") != hash_of_file(path) or path.stat().st_size != 4 * counts[1]:
+            return pieces
         pieces.append(facts)
+
+
+def facts_of_piece(path: Path) -> dict:
+    """What the .json says; nothing where it is missing or damaged."""
+    try:
+        return read_json(path, "", "")
+    except (UserError, FileNotFoundError):
+        return {}

@@ -1,9 +1,9 @@
 r"""Sets of problems, by name or from a file, and the prompt that a model gets for each.
 
     problems = load_problems("toy", "train")
-    problems = load_problems("my_problems.jsonl")   # its rows: row_to_problem in data/sources.py
+    problems = load_problems("my_problems.jsonl")   # its rows: row_to_problem in data/rows.py
 
-    python -m data.problems openmath-gsm8k          # counts, and what it shares with the test sets
+    python -m data.problems my_problems.jsonl       # what is in it, and what is wrong with it
 
 Every stage builds its prompts here, so training and testing cannot drift apart.
 """
@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data import UserError, sources, toy
-from data.problem import INSTRUCTION, KINDS, Problem
+from data.problem import INSTRUCTION, KINDS, Problem, like
 from data.sources import NAMES
 
 
@@ -35,8 +35,8 @@ def few_shot_text(problem: Problem, shots: list[Problem]) -> str:
 def load_problems(name: str, split: str = "train", marks: bool = False) -> list[Problem]:
     """The problems of a named set (NAMES) or of a jsonl file.
 
-    A file is one split, so `split` is ignored for it. `marks` keeps the <<48/2=24>> in GSM8K's
-    solutions, which neither SFT nor our prompts want.
+    A file is one split, so `split` is ignored for it. `marks` keeps GSM8K's <<48/2=24>>, which our
+    prompts do not want. Rows without a reference answer are left out, which `counted` says.
     """
     if name in ("toy", "toy-hard"):
         return toy.problems(split, name)
@@ -60,7 +60,7 @@ def with_kind(problems: list[Problem], kind: str) -> list[Problem]:
         return problems
     if kind not in KINDS:
         raise UserError(f"--kind {kind}: choose {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-    return [replace(p, kind=kind) for p in problems]
+    return like(problems, [replace(p, kind=kind) for p in problems])
 
 
 def is_toy(problem: Problem) -> bool:

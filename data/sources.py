@@ -4,7 +4,7 @@ data/problems.py asks for them by name. Here is also what a user should know of 
 problems it has, how they are graded, and what it shares with a test set.
 """
 
-import json
+import itertools
 import re
 from array import array
 from collections import Counter
@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from data import UserError
-from data.problem import KINDS, Problem, question_id
+from data.jsonl import check_file, one_line, read_jsonl
+from data.problem import KINDS, Problem, Problems
+from data.rows import NoAnswer, read_rows, row_to_problem
 
 NAMES = ("toy", "toy-hard", "gsm8k", "math", "openmath-gsm8k", "openmath")
 # Problems that a set is documented to have, at least and at most; OpenMathInstruct-2's are from its
@@ -33,151 +35,18 @@ DOCUMENTED = {
 }
 
 
-# --- one row -> one problem -----------------------------------------------------------------------
-
-# GSM8K's answers are worked, with marks like <<48/2=24>>, and end in a line "#### 72".
-WORKED = re.compile(r"(.*)\n#### *(\S.*?)\s*", re.DOTALL)
-CALCULATOR_MARK = re.compile(r"<<.*?>>")
-
-
-def row_to_problem(row: dict, source: str, marks: bool = False, kind: str = "") -> Problem:
-    """One row in any of four shapes; a UserError says what is wrong with it.
-
-    ours            question, answer; optional id, solutions, source, kind, level
-    GSM8K           question, answer (worked, last line `#### 72`)
-    OpenMathInstruct-2   problem, generated_solution, expected_answer, problem_source
-    MATH            problem, solution (answer in its last \\boxed{}), level
-
-    `source` holds where the row names none, `kind` is that of a named set; else the row decides.
-    """
-    if not isinstance(row, dict):
-        raise UserError(f"expected a JSON object, found {type(row).__name__}")
-    kind = kind or kind_of(row)
-    if "generated_solution" in row and "problem" in row:
-        question = row["problem"]
-        answer = row.get("expected_answer")
-        solutions = (row["generated_solution"],)
-        source = row.get("problem_source", source)
-    elif "solution" in row and "problem" in row:
-        question = row["problem"]
-        answer = last_boxed(row["solution"])
-        solutions = (row["solution"],)
-    elif "question" in row and "answer" in row:
-        question = row["question"]
-        answer = row["answer"]
-        solutions = row.get("solutions", ())
-        solutions = (solutions,) if isinstance(solutions, str) else tuple(solutions)
-        worked = WORKED.fullmatch(str(answer))
-        if worked:
-            answer = worked[2].replace(",", "")  # "1,000" is 1000: the authors compare strings
-            work = worked[1] if marks else CALCULATOR_MARK.sub("", worked[1])
-            solutions = (f"{work}\n\\boxed{{{answer}}}",)
-    else:
-        raise UserError(f"needs the fields question and answer, has {', '.join(row) or 'none'}")
-    if not isinstance(question, str) or not question.strip():
-        raise UserError("question or answer is empty or not text")
-    if answer is None or not str(answer).strip():  # an empty answer would reward an empty box
-        raise UserError("question or answer is empty or not text")
-    return Problem(
-        id=str(row.get("id") or question_id(question)),
-        question=question,
-        answer=str(answer),
-        solutions=solutions,
-        source=row.get("source", source),
-        kind=kind,
-        level=row.get("level", ""),
-    )
-
-
-def kind_of(row: dict) -> str:
-    """How the row's answer is graded, by the row alone: the name of its file decides nothing.
-
-    Its own field `kind` says so; else an answer with GSM8K's mark #### is of kind gsm8k, and so is
-    OpenMathInstruct-2's problem_source "gsm8k" or "augmented_gsm8k"; all others are math.
-    """
-    kind = row.get("kind")
-    if kind is not None:
-        if kind not in KINDS:
-            raise UserError(f"kind {kind!r} is none of {', '.join(KINDS)}")
-        return kind
-    if "####" in str(row.get("answer", "")):
-        return "gsm8k"
-    return kind_of_openmath(row.get("problem_source", ""))
-
-
-def kind_of_openmath(problem_source: str) -> str:
-    return "gsm8k" if "gsm8k" in str(problem_source) else "math"
-
-
-def last_boxed(text: str) -> str | None:
-    r"""What the last \boxed{} holds: r"\boxed{\frac{1}{2}}" gives r"\frac{1}{2}".
-
-    None if there is no box, or its braces do not balance.
-    """
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    content = start + len("\\boxed{")
-    depth = 1
-    for i in range(content, len(text)):
-        if text[i] == "{":
-            depth += 1
-        elif text[i] == "}":
-            depth -= 1
-        if depth == 0:
-            return text[content:i]
-    return None
-
-
-def group_solutions(problems: Iterable[Problem]) -> list[Problem]:
-    """Merge problems with exactly the same question into the first, with the solutions of all."""
-    first = {}
-    solutions = {}
-    for p in problems:
-        first.setdefault(p.question, p)
-        solutions.setdefault(p.question, []).extend(p.solutions)
-    return [replace(p, solutions=tuple(solutions[p.question])) for p in first.values()]
-
-
 # --- files ----------------------------------------------------------------------------------------
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, object]]:
-    """(line number, row) of every line of a jsonl file; a UserError names the line if not JSON."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:  # bad JSON or bad UTF-8
-                raise UserError(f"{path}, line {number} is not JSON: {error}") from None
-            yield number, row
-
-
 def load_file(path: Path, marks: bool = False) -> list[Problem]:
-    """All problems of a jsonl file; rows of OpenMathInstruct-2 are grouped by question."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; give the path of a .jsonl file or one of {', '.join(NAMES)}"
-        )
-    problems = []
-    has_openmath_rows = False
-    for number, row in read_jsonl(path):
-        try:
-            # with its suffix, since "toy.jsonl" is not the toy world
-            problems.append(row_to_problem(row, path.name, marks))
-        except UserError as error:
-            raise UserError(f"{path}, line {number}: {error}") from None
-        if "generated_solution" in row:
-            has_openmath_rows = True
+    """All problems of a jsonl file."""
+    check_file(path, f"; give the path of a .jsonl file or one of {', '.join(NAMES)}")
+    problems = read_rows(read_jsonl(path), str(path), "line", path.name, marks)
     if not problems:
         raise UserError(
             f"{path} is empty; it needs one JSON object per line with question and answer"
         )
-    return group_solutions(problems) if has_openmath_rows else problems
+    return problems
 
 
 # --- the hub --------------------------------------------------------------------------------------
@@ -193,21 +62,46 @@ def hub_rows(repo: str, *config: str, split: str):
         ) from None
     try:
         return load_dataset(repo, *config, split=split)
-    except (OSError, ValueError, RuntimeError) as error:  # no network, no such split, closed client
-        reason = str(error).split("\n")[0]
-        raise UserError(
-            f"cannot load {repo}, split {split} ({reason}); check the network or give local files"
-        ) from None
+    except Exception as error:  # the library's own, pyarrow's and the network's have no common kind
+        raise cannot_load(f"{repo}, split {split}", error) from error
+
+
+def cannot_load(what: str, error: Exception) -> UserError:
+    """One line on an error of the `datasets` library, whose cause often says more than itself."""
+    reason = one_line(str(error).split("\n")[0]) or type(error).__name__
+    cause = error.__cause__
+    if cause is not None:
+        reason += f": {type(cause).__name__}, {one_line(str(cause))}"
+    return UserError(f"cannot load {what} ({reason}); check the network or give local files")
+
+
+def numbered(rows: Iterable, repo: str, unit: str = "row") -> Iterator[tuple[int, object]]:
+    """(number from 1, row) of a data set; UserError where the library cannot read a row."""
+    rows = iter(rows)
+    for number in itertools.count(1):
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # as in hub_rows
+            raise cannot_load(f"{repo}, {unit} {number}", error) from error
+        yield number, row
 
 
 def load_gsm8k(split: str, marks: bool = False) -> list[Problem]:
-    rows = hub_rows("openai/gsm8k", "main", split=split)
-    return [row_to_problem(row, "gsm8k", marks, kind="gsm8k") for row in rows]
+    repo = "openai/gsm8k"
+    rows = numbered(hub_rows(repo, "main", split=split), repo)
+    return read_rows(rows, repo, "row", "gsm8k", marks, kind="gsm8k")
 
 
 def load_math(split: str) -> list[Problem]:
-    rows = hub_rows("DigitalLearningGmbH/MATH-lighteval", split=split)
-    return [row_to_problem(row, "math", kind="math") for row in rows]
+    repo = "DigitalLearningGmbH/MATH-lighteval"
+    rows = numbered(hub_rows(repo, split=split), repo)
+    return read_rows(rows, repo, "row", "math", kind="math")
+
+
+OPENMATH = "nvidia/OpenMathInstruct-2"
+OPENMATH_FIELDS = ["problem", "expected_answer", "problem_source"]
 
 
 class Solutions(Sequence):
@@ -223,7 +117,11 @@ class Solutions(Sequence):
     def __getitem__(self, i):
         if isinstance(i, slice):
             return tuple(self[j] for j in range(*i.indices(len(self))))
-        return self.rows[self.places[i]]["generated_solution"]
+        place = self.places[i]
+        solution = self.rows[place]["generated_solution"]
+        if solution is None:
+            raise UserError(f"{OPENMATH}, row {place + 1}: field generated_solution is null")
+        return solution
 
 
 @lru_cache(maxsize=1)  # parallel.py asks twice, for each of its halves
@@ -239,12 +137,20 @@ def load_openmath(name: str, split: str) -> list[Problem]:
         raise UserError(
             f"{name} has the splits train and val, not {split!r}; test on gsm8k or math"
         )
-    rows = hub_rows("nvidia/OpenMathInstruct-2", split="train")
-    first = {}  # question -> (answer, source) of its first row
-    places = {}  # question -> the numbers of its rows
-    for i, (question, answer, source) in enumerate(openmath_rows(rows)):
+    rows = hub_rows(OPENMATH, split="train")
+    first = {}  # question -> the problem of its first row that has an answer
+    places = {}  # question -> the places of its rows from there on
+    problems = Problems(unit="row")
+    for i, values in enumerate(openmath_rows(rows)):
+        question = values[0]
         if question not in first:
-            first[question] = (answer, source)
+            try:
+                first[question] = row_to_problem(dict(zip(OPENMATH_FIELDS, values)), name)
+            except NoAnswer as error:
+                problems.left_out.setdefault(error.reason, []).append(i + 1)
+                continue
+            except UserError as error:
+                raise UserError(f"{OPENMATH}, row {i + 1}: {error}") from None
             places[question] = array("i")
         places[question].append(i)
 
@@ -257,27 +163,24 @@ def load_openmath(name: str, split: str) -> list[Problem]:
         if split == "train":
             val = set(chosen)
             chosen = [question for question in first if question not in val]
-    problems = []
     for question in chosen:
-        answer, source = first[question]
-        solutions = Solutions(rows, places[question])
-        kind = kind_of_openmath(source)
-        problems.append(
-            Problem(question_id(question), question, str(answer), solutions, source, kind)
-        )
+        problems.append(replace(first[question], solutions=Solutions(rows, places[question])))
     return problems
 
 
-def openmath_rows(rows) -> Iterator[tuple[str, str, str]]:
-    """(question, answer, source) of every row, read in batches, which is many times faster."""
-    fields = ["problem", "expected_answer", "problem_source"]
-    for batch in rows.select_columns(fields).iter(10_000):
-        yield from zip(*(batch[field] for field in fields))
+def openmath_rows(rows) -> Iterator[tuple]:
+    """The OPENMATH_FIELDS of every row, read in batches, which is many times faster."""
+    try:
+        batches = rows.select_columns(OPENMATH_FIELDS).iter(10_000)
+    except Exception as error:  # as in hub_rows
+        raise cannot_load(OPENMATH, error) from error
+    for _, batch in numbered(batches, OPENMATH, "batch"):
+        yield from zip(*(batch[field] for field in OPENMATH_FIELDS))
 
 
-def in_authors_order(first: dict, sources: tuple[str, ...]) -> list[str]:
+def in_authors_order(first: dict[str, Problem], sources: tuple[str, ...]) -> list[str]:
     """The questions of these sources, shuffled as the authors' library does with seed 42."""
-    part = [question for question, (_, source) in first.items() if source in sources]
+    part = [question for question, problem in first.items() if problem.source in sources]
     return [part[i] for i in np.random.default_rng(42).permutation(len(part))]
 
 
@@ -288,18 +191,24 @@ def counted(name: str, split: str, problems: list[Problem]) -> str:
     """One line on a set, as at the start of every command.
 
     'gsm8k test: 1,319 problems, 1,319 solutions, as documented; graded as gsm8k'
+    'my.jsonl train: 8 problems, 8 solutions; graded as math; left out 1 row with an empty box ...'
     """
     n = len(problems)
     n_solutions = sum(len(p.solutions) for p in problems)
     text = f"{name} {split}: {n:,} problems, {n_solutions:,} solutions"
+    left_out = ""
+    n_rows = n
+    if isinstance(problems, Problems) and problems.left_out:
+        left_out = f"; left out {problems.what_is_left_out()}"
+        n_rows += problems.n_left_out()
     if (name, split) in DOCUMENTED:
         least, most = DOCUMENTED[name, split]
-        if least <= n <= most:
+        if least <= n_rows <= most:
             text += ", as documented"
         else:
             expected = f"{least:,}" if least == most else f"{least:,} to {most:,}"
             text += f"; documented are {expected}: the set has changed, compare with care"
-    return text + graded_as(problems)
+    return text + graded_as(problems) + left_out
 
 
 def graded_as(problems: list[Problem]) -> str:

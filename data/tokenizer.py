@@ -1,12 +1,11 @@
 """Tokenizers, all as tiktoken encodings: `toy`, `dolma2` (OLMo 2), or a tokenizer.json.
 
-A checkpoint from elsewhere brings its tokenizer.json; ours leave with one (convert.py), which
-to_json writes. Encode every text that comes from data with `encode_ordinary`: then a document that
-contains the letters <|endoftext|> cannot end a sequence. Add `eot_token` (end of text) yourself. No
-tokenizer adds a begin token.
+A checkpoint from elsewhere brings its tokenizer.json, which data/tokenizer_json.py reads; ours
+leave with one (convert.py), which to_json writes. Encode every text that comes from data with
+`encode_ordinary`: then a document that contains the letters <|endoftext|> cannot end a sequence.
+Add `eot_token` (end of text) yourself. No tokenizer adds a begin token.
 """
 
-import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +14,9 @@ import tiktoken
 
 from data import UserError
 from data.problem import INSTRUCTION
+from data.tokenizer_json import EOS, byte_of_char, json_tokenizer
 from data.toy_world import STARTERS, WORDS
 
-EOS = "<|endoftext|>"
 PAD = "<|pad|>"
 
 # OLMo 2 adds these to cl100k_base, at ids 100256..100277 in this order.
@@ -55,10 +54,6 @@ DOLMA2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# The expression that Hugging Face's ByteLevel cuts by, if a tokenizer.json names no other.
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# End of text in other tokenizer.json files; the first that is there counts.
-EOS_NAMES = (EOS, "</s>", "<|end_of_text|>", "<eos>", "<|eos|>", "[EOS]")
 
 
 @lru_cache
@@ -161,108 +156,6 @@ def dolma2_tokenizer() -> tiktoken.Encoding:
     )
 
 
-# --- from a tokenizer.json ------------------------------------------------------------------------
-
-
-def json_tokenizer(path: Path) -> tiktoken.Encoding:
-    """A byte-level BPE tokenizer.json of the `tokenizers` library, read without that library.
-
-    Its end-of-text token, whatever its name there (EOS_NAMES), is `.eot_token` here. Raises
-    UserError where tiktoken could not give the same ids: another kind of model, a normalizer,
-    several regular expressions one after the other.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; give the path of a Hugging Face tokenizer.json, or use dolma2"
-        )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        added = {token["content"]: token["id"] for token in data["added_tokens"]}
-        pattern = split_pattern(data["pre_tokenizer"])
-        ranks = ranks_of_vocabulary(data["model"]["vocab"], added)
-        merged = ids_of_merges(data["model"]["vocab"], data["model"]["merges"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not a byte-level BPE tokenizer.json ({error!r}); use OLMo 2's or a like one"
-        ) from None
-    # tiktoken merges the pair whose result has the lowest id. That is right only if the ids were
-    # given in the order of the merges.
-    in_order = merged == sorted(merged)
-    if data.get("normalizer") or data["model"].get("dropout") or not in_order:
-        raise UserError(
-            f"{path} has a normalizer, dropout, or ids that do not follow its merges; "
-            "tiktoken cannot reproduce it"
-        )
-    if not pattern:
-        raise UserError(
-            f"{path} cuts text in another way than by one regular expression; "
-            "tiktoken cannot reproduce it"
-        )
-    if any(bytes([b]) not in ranks for b in range(256)):
-        raise UserError(
-            f"{path} lacks some of the 256 single bytes, so it cannot write every text; "
-            "use OLMo 2's or a like one"
-        )
-    names = [name for name in EOS_NAMES if name in added]
-    if not names:
-        raise UserError(
-            f"{path} has no end-of-text token; add {EOS} to its added_tokens with a free id"
-        )
-    added[EOS] = added.pop(names[0])
-    try:
-        return tiktoken.Encoding(
-            path.stem, pat_str=pattern, mergeable_ranks=ranks, special_tokens=added
-        )
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path}: tiktoken cannot read its regular expression ({reason}); "
-            "use OLMo 2's or a like one"
-        ) from None
-
-
-def ranks_of_vocabulary(vocab: dict[str, int], added: dict[str, int]) -> dict[bytes, int]:
-    """{token: id} in bytes, without the added tokens."""
-    to_byte = byte_of_char()
-    ranks = {}
-    for token, i in vocab.items():
-        if token not in added:
-            ranks[bytes(to_byte[c] for c in token)] = i
-    return ranks
-
-
-def ids_of_merges(vocab: dict[str, int], merges: list) -> list[int]:
-    """The id of what each merge makes; a merge is written ["a", "b"] or "a b"."""
-    ids = []
-    for merge in merges:
-        parts = merge if isinstance(merge, list) else merge.split(" ")
-        ids.append(vocab["".join(parts)])
-    return ids
-
-
-def split_pattern(pre_tokenizer: dict) -> str | None:
-    """The one regular expression whose matches are the pieces that bytes are merged in.
-
-    None if the text is not cut by one expression. Two forms are known: a Split, then ByteLevel
-    without an expression of its own; or ByteLevel alone with GPT-2's.
-    """
-    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    byte_level = steps[-1]
-    if byte_level["type"] != "ByteLevel" or byte_level.get("add_prefix_space", True):
-        return None
-    has_own_pattern = byte_level.get("use_regex", True)
-    if len(steps) == 1:
-        return GPT2_PATTERN if has_own_pattern else None
-    split = steps[0]
-    if len(steps) > 2 or split["type"] != "Split" or has_own_pattern:
-        return None
-    # There are two ways of saying that every match is kept as a piece.
-    how = (split["behavior"], split.get("invert", False))
-    if how not in (("Isolated", False), ("Removed", True)):
-        return None
-    return split["pattern"].get("Regex")
-
-
 # --- to a tokenizer.json --------------------------------------------------------------------------
 
 
@@ -349,17 +242,6 @@ def last_merge(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | N
             return None
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
     return parts[0], parts[1]
-
-
-@lru_cache(maxsize=1)
-def byte_of_char() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes, undone: "Ġ" is the blank, letters are themselves."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in printable]
-    stand_ins = {chr(b): b for b in printable}
-    for i, b in enumerate(others):
-        stand_ins[chr(256 + i)] = b
-    return stand_ins
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,7 +14,9 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from data import UserError
+from data.files import file_errors
 
+SHARED_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
 SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads or a GPU may hang
 
 
@@ -90,7 +93,8 @@ def progress(expected_bytes: Callable[[], float]):
 
     A thread draws it, since the work may be done in this process.
     """
-    counters = SPAWN.Array("q", 2)
+    with file_errors("write", SHARED_MEMORY):  # a file of a few bytes
+        counters = SPAWN.Array("q", 2)
     end = threading.Event()
     seconds = 0.5 if sys.stderr.isatty() else 30  # between two lines; a log file gets few
     bar = tqdm(desc="prepare", unit="B", unit_scale=True, delay=2, mininterval=seconds)

@@ -1,7 +1,8 @@
 """Checkpoints: one file of weights and facts, and how a stage opens the one that it starts from.
 
 A file holds the weights, the model's config and its facts: the recipe, the tokens, the config of
-the run, the parent. plumbing/identity.py makes the facts.
+the run, the parent. plumbing/identity.py makes the facts; plumbing/pt_file.py reads the bytes and
+plumbing/checked.py what they say.
 """
 
 import dataclasses
@@ -17,7 +18,10 @@ from data import UserError
 from data.files import write_aside
 from data.tokenizer import get_tokenizer
 from model import ModelConfig, Transformer
-from plumbing.ranks import device, world
+from plumbing.checked import Facts, check_content, not_finite
+from plumbing.hashes import weights_hash
+from plumbing.pt_file import read_file
+from plumbing.ranks import device, print0, world
 
 # ------------------------------------------------------------------------------------ the file
 
@@ -25,14 +29,25 @@ from plumbing.ranks import device, world
 def save_checkpoint(
     path: str, model: Transformer, facts: dict, weights: dict | None = None
 ) -> None:
-    """Write weights, model config and facts to one file.
+    """Write weights, model config and facts to one file. A hash of the weights joins the facts.
 
-    `weights`: the whole ones, where the model has only a shard of each.
+    `weights`: the whole ones, where the model has only a shard of each. Raises UserError where
+    they are not finite, and OSError where they cannot be written; nothing is written then.
     """
     if weights is None:
         weights = {name: p.detach().cpu() for name, p in model.state_dict().items()}
-    config = dataclasses.asdict(model.config)
-    save_file(path, {"model": weights, "config": config, "facts": facts})
+    save_weights(path, model.config, weights, facts)
+
+
+def save_weights(path: str, config: ModelConfig, weights: dict, facts: dict) -> None:
+    """save_checkpoint without a model."""
+    name = not_finite(weights)
+    if name:
+        message = f"{path} is not written: tensor {name} holds NaN or infinite numbers"
+        raise UserError(f"{message}; the run has diverged, try a lower --lr")
+    facts = {**facts, "weights": weights_hash(weights)}
+    content = {"model": weights, "config": dataclasses.asdict(config), "facts": facts}
+    save_file(path, content)
 
 
 def save_file(path: str, content: dict) -> None:
@@ -43,21 +58,37 @@ def save_file(path: str, content: dict) -> None:
 def load_checkpoint(path: str, mmap: bool = False) -> tuple[Transformer, dict]:
     """The model, in fp32 on the CPU, and its facts.
 
-    Raises FileNotFoundError, or OSError where the file is damaged or not one of ours.
+    facts["weights"] is the hash of the weights that were read. Raises FileNotFoundError, or OSError
+    where the file is damaged, not one of ours, or holds weights that are not finite.
     """
-    content = read_file(path, mmap)
-    check_kind(path, content)
+    config, weights, facts = read_checkpoint(path, mmap)
     with torch.device("meta"):
-        model = Transformer(ModelConfig(**content["config"]))
-    model.load_state_dict(content["model"], assign=True)
-    return model, content["facts"]
+        model = Transformer(config)
+    for name, x in weights.items():
+        weights[name] = x.float().contiguous()
+    model.load_state_dict(weights, assign=True)
+    return model, facts
+
+
+def read_checkpoint(path: str, mmap: bool = False) -> tuple[ModelConfig, dict, Facts]:
+    """The model's config, the weights as the file has them, and the facts; as load_checkpoint."""
+    config, weights, facts = check_content(path, read_file(path, mmap))
+    name = not_finite(weights)
+    if name:
+        message = f"{path}: tensor {name} holds NaN or infinite numbers"
+        raise OSError(f"{message}; make the checkpoint again, or take an earlier one")
+    written = facts.get("weights")  # older code recorded none
+    facts["weights"] = weights_hash(weights)
+    if written and written != facts["weights"]:
+        print0(f"note: the weights in {path} are others than those that a stage wrote there")
+    return config, weights, facts
 
 
 def read_facts(path: str) -> dict:
     """The facts of a checkpoint and its model config, without reading the weights."""
-    content = read_file(path, mmap=True)
-    check_kind(path, content)
-    return {**content["facts"], "model": content["config"]}
+    config, _, facts = check_content(path, read_file(path, mmap=True, whole=False))
+    facts["model"] = dataclasses.asdict(config)
+    return facts
 
 
 def print_facts(*paths: str) -> None:
@@ -68,30 +99,6 @@ def print_facts(*paths: str) -> None:
         print(json.dumps(read_facts(paths[0]), indent=2))
     except OSError as error:
         sys.exit(f"model.py: {error}")
-
-
-def check_kind(path: str, content: dict) -> None:
-    if not {"model", "config", "facts"} <= content.keys():
-        message = f"{path} is not a checkpoint of this project; convert.py brings others in"
-        raise OSError(message)
-
-
-def read_file(path: str, mmap: bool = False) -> dict:
-    """torch.load that runs no code from the file, with an error that says what to do."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{path} is missing; {what_is_there(os.path.dirname(path) or '.')}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # a damaged zip surfaces as many exception types
-        message = f"{path} is damaged or not a checkpoint ({type(error).__name__})"
-        raise OSError(f"{message}; delete it and make it again") from error
-
-
-def what_is_there(folder: str) -> str:
-    names = []
-    if os.path.isdir(folder):
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".pt"))
-    return f"there are {', '.join(names)}" if names else "run pretrain.py first"
 
 
 # ------------------------------------------------------------------------------------ the parent
@@ -120,6 +127,8 @@ def tokenizer_of(facts: dict, ckpt: str) -> str:
     A tokenizer.json that is no longer where it was is looked for beside the checkpoint.
     """
     name = facts["tokenizer"]
+    if not name:
+        raise UserError(f"the facts of {ckpt} name no tokenizer; make the checkpoint again")
     if name in ("toy", "dolma2") or os.path.isfile(name):
         return name
     beside = os.path.join(os.path.dirname(ckpt), os.path.basename(name))
@@ -134,9 +143,13 @@ def open_tokenizer(facts: dict, model):
     The model may have more rows than the tokenizer has ids, but not fewer. The toy tokenizer is
     made by this code, and another number of ids means another version of it. Raises UserError.
     """
-    name = facts["tokenizer"]
+    return tokenizer_for(facts["tokenizer"], model.config)
+
+
+def tokenizer_for(name: str, config: ModelConfig):
+    """open_tokenizer without a model."""
     encoding = get_tokenizer(name)
-    known = model.config.vocab_size
+    known = config.vocab_size
     fits = encoding.n_vocab == known if name == "toy" else encoding.n_vocab <= known
     if not fits:
         sizes = f"tokenizer {name} has {encoding.n_vocab} ids, the checkpoint {known}"

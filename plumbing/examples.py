@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.problem import Problem
+from data.problem_check import summary
 from data.problems import load_problems, prompt_text
 from data.sources import counted
 from plumbing.batches import generator
 from plumbing.flags import check
 from plumbing.optimizer import check_schedule
-from plumbing.ranks import print0
+from plumbing.ranks import print0, rank
 
 
 @dataclass
@@ -77,6 +78,7 @@ def load_examples(config, encoding, problems: list[Problem] | None = None) -> Ex
     """
     if problems is None:
         problems = load_problems(config.data, "train")
+        print_set(config.data, problems, encoding)
     solved = sum(len(problem.solutions) > 0 for problem in problems)
     check(
         solved > 0,
@@ -96,7 +98,6 @@ def load_examples(config, encoding, problems: list[Problem] | None = None) -> Ex
         len(data) > 0,
         f"every prompt of {config.data} is over --max_prompt {config.max_prompt} tokens",
     )
-    print0(counted(config.data, "train", problems))
     looked_at = min(len(data), 10_000)
     cut = sum(data[i].response[-1] != encoding.eot_token for i in range(looked_at))
     of_the_first = f" of the first {looked_at:,}" if looked_at < len(data) else ""
@@ -106,6 +107,19 @@ def load_examples(config, encoding, problems: list[Problem] | None = None) -> Ex
         f"{config.max_response} tokens"
     )
     return data
+
+
+def print_set(name: str, problems: list[Problem], encoding, more: str = "") -> None:
+    """What a user should know of a training set: a line, and a second one on an own set or a hub's.
+
+    `more` ends the first line.
+    """
+    if rank() > 0:
+        return
+    print0(counted(name, "train", problems) + more)
+    its_summary = summary(problems, encoding)
+    if its_summary:
+        print0(f"{name}: {its_summary}")
 
 
 def check_sft(config, loss: str, schedule: str, flag: str = "--sft_loss") -> None:

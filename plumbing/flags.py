@@ -11,16 +11,18 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import json
 import os
 import re
 import sys
+import time
 import types
 import typing
 
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from data import UserError, lock
+from data import UserError
 from plumbing import watchdog
 from plumbing.checkpoint import read_facts
 from plumbing.ranges import check_ranges
@@ -63,7 +65,6 @@ def launch(main, Config, presets: dict, settings: dict | None = None, after_sft=
             )
         raise
     finally:
-        lock.release_all()
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -77,10 +78,21 @@ def check(condition: bool, message: str) -> None:
 def leave(message: str) -> None:
     """End the program with one line.
 
-    Mostly every rank meets the same error, and the first that meets it says it for all.
+    Mostly every rank meets the same error, and the first that meets it says it for all. torchrun
+    adds a report of its own, whose last lines say it again.
     """
+    tell_torchrun(message)
     says_it = is_rank0() if world() == 1 else watchdog.leaves_first()
     sys.exit(message if says_it else 1)
+
+
+def tell_torchrun(message: str) -> None:
+    """Let the report of torchrun hold this line, where it would hold a traceback."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        with open(path, "w") as file:
+            json.dump({"message": {"message": message, "extraInfo": extra}}, file)
 
 
 def is_rank0() -> bool:

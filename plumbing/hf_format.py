@@ -1,42 +1,40 @@
-"""OLMo2 as Hugging Face directories hold it: config.json and safetensors files.
+"""OLMo2's config.json, read and written, and the names of its tensors there.
 
 Parameters have the same shapes there as in model.py, and the same names behind a prefix. So to
-convert is to check and to copy. What is checked comes from the files' headers alone.
+convert is to check and to copy. The files of the tensors are plumbing/hf_weights.py's.
 """
 
 import json
-import os
-from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-
-from data import UserError
+from data import files
+from data.files import write_text
 from model import ModelConfig
+from plumbing.checked import LARGEST, short
 from plumbing.flags import check
 
-# ---------------------------------------------------------------------------------- config.json
+AGAIN = "download it again"
+# What a converted repository may call itself: also as it was called before it had its name.
+MODEL_TYPES = ("olmo2", "olmo_1124")
+ARCHITECTURES = ("Olmo2ForCausalLM", "Olmo1124ForCausalLM")
 
 
 def read_json(path: Path) -> dict:
     """The object in a JSON file; UserError or FileNotFoundError where there is none."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; a Hugging Face directory has config.json, tokenizer.json and "
-            "safetensors files"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); download it again") from None
-    check(isinstance(content, dict), f"{path} is not a JSON object; download it again")
-    return content
+    missing = "a Hugging Face directory has config.json, tokenizer.json and safetensors files"
+    return files.read_json(path, missing, AGAIN)
 
 
 def write_json(path: Path, value: dict) -> None:
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def hf_name(name: str) -> str:
+    """Our name of a parameter -> its name there."""
+    return name if name.startswith("lm_head.") else f"model.{name}"
+
+
+# ---------------------------------------------------------------------------------- config.json
 
 
 # Our name of a size -> its name in config.json.
@@ -54,20 +52,18 @@ SIZES = {
 def model_config(path: Path) -> ModelConfig:
     """config.json -> our config, but for what the tokenizer decides.
 
-    Whatever would make a decoder other than OLMo2's is refused.
+    Whatever would make a decoder other than OLMo2's is refused, and every field of another type.
     """
     hf = read_json(path)
-    kind = (hf.get("model_type"), *(hf.get("architectures") or ["Olmo2ForCausalLM"]))
-    check(
-        kind == ("olmo2", "Olmo2ForCausalLM"),
-        f"{path}: architecture {' '.join(map(str, kind))}; only olmo2, Olmo2ForCausalLM, can be "
-        "converted",
-    )
+    check_architecture(path, hf)
     hf["num_key_value_heads"] = hf.get("num_key_value_heads") or hf.get("num_attention_heads")
     sizes = {ours: hf.get(theirs) for ours, theirs in SIZES.items()}
     for ours, value in sizes.items():
-        fits = type(value) is int and value > 0
-        check(fits, f"{path}: {SIZES[ours]} is {value}; it must be a positive number")
+        check(
+            type(value) is int and 1 <= value <= LARGEST[ours],
+            f"{path}: {SIZES[ours]} is {short(value)}; it must be a positive number "
+            f"of at most {LARGEST[ours]:,}",
+        )
     width = sizes["d_model"]
     heads = sizes["n_heads"]
     kv_heads = sizes["n_kv_heads"]
@@ -75,36 +71,80 @@ def model_config(path: Path) -> ModelConfig:
         width % (2 * heads) == 0 and heads % kv_heads == 0,
         f"{path}: width {width}, {heads} heads and {kv_heads} key-value heads do not divide",
     )
-    rope = hf.get("rope_parameters") or {}  # transformers 5; 4 has rope_theta at the top
-    theta = rope.get("rope_theta", hf.get("rope_theta"))
+    theta = rope_theta(path, hf)
     eps = hf.get("rms_norm_eps")
     for name, value in {"rope_theta": theta, "rms_norm_eps": eps}.items():
-        fits = type(value) in (int, float) and value > 0
-        check(fits, f"{path}: {name} is {value}; it must be a positive number")
-    check_decoder(path, hf, rope, head_dim=width // heads)
+        check(
+            type(value) in (int, float) and 0 < value < 1e30,  # neither NaN nor inf
+            f"{path}: {name} is {short(value)}; it must be a positive number",
+        )
+    check_decoder(path, hf, head_dim=width // heads)
     return ModelConfig(**sizes, rope_theta=float(theta), norm_eps=float(eps))
 
 
-def check_decoder(path: Path, hf: dict, rope: dict, head_dim: int) -> None:
+def check_architecture(path: Path, hf: dict) -> None:
+    """One architecture, OLMo2's decoder. A config may leave it to the model type."""
+    kind = hf.get("model_type")
+    names = hf.get("architectures") or ["Olmo2ForCausalLM"]
+    names = names if isinstance(names, list) else [names]
+    named = " ".join(short(name) if not isinstance(name, str) else name for name in [kind, *names])
+    check(
+        kind in MODEL_TYPES and len(names) == 1 and names[0] in ARCHITECTURES,
+        f"{path}: architecture {named[:200]}; only olmo2, Olmo2ForCausalLM, can be converted",
+    )
+
+
+def rope_theta(path: Path, hf: dict):
+    """The base of the rotary embedding, which may stand in three places.
+
+    transformers 5 writes rope_parameters; 4 wrote rope_theta at the top, and rope_scaling, which
+    transformers 5 still takes instead of rope_parameters.
+    """
+    for key in ("rope_parameters", "rope_scaling"):
+        check_rope(path, key, hf.get(key) or {})
+    rope = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
+    return rope.get("rope_theta", hf.get("rope_theta"))
+
+
+def check_rope(path: Path, key: str, rope) -> None:
+    """Refuse every rotary embedding but the plain one."""
+    check(isinstance(rope, dict), f"{path}: {key} is {short(rope)}; it must be an object")
+    if key == "rope_scaling":
+        kinds = [rope[name] for name in ("rope_type", "type") if name in rope]
+        plain = not rope or (kinds and all(kind == "default" for kind in kinds))
+        check(plain, f"{path}: rope_scaling is {short(rope)}; this decoder has the default only")
+    found = {
+        f"{key}.rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
+        f"{key}.partial_rotary_factor": (rope.get("partial_rotary_factor", 1), 1),
+    }
+    for name, value in rope.items():
+        if isinstance(value, dict | list):  # one embedding for each kind of layer
+            found[f"{key}.{name}"] = (value, None)
+    check_values(path, found)
+
+
+def check_decoder(path: Path, hf: dict, head_dim: int) -> None:
     """Refuse every value of config.json that this decoder does not compute."""
-    rope_type = rope.get("rope_type", "default")
-    rotated = rope.get("partial_rotary_factor", 1)  # share of a head
-    scaling = {} if rope else hf.get("rope_scaling") or {}  # transformers 4
     supported = {  # key -> (the file's value or its default, the only value that works)
         "hidden_act": (hf.get("hidden_act", "silu"), "silu"),
         "attention_bias": (hf.get("attention_bias") or False, False),
         "attention_dropout": (hf.get("attention_dropout") or 0, 0),
         "tie_word_embeddings": (hf.get("tie_word_embeddings") or False, False),
         "head_dim": (hf.get("head_dim") or head_dim, head_dim),
-        "rope_scaling": (scaling, {}),
-        "rope_parameters.rope_type": (rope_type, "default"),
-        "rope_parameters.partial_rotary_factor": (rotated, 1),
+        "partial_rotary_factor": (hf.get("partial_rotary_factor") or 1, 1),
         "sliding_window": (hf.get("sliding_window"), None),
         "clip_qkv": (hf.get("clip_qkv"), None),
         "quantization_config": (hf.get("quantization_config"), None),
+        "transformers_weights": (hf.get("transformers_weights"), None),  # another file of weights
     }
+    check_values(path, supported)
+
+
+def check_values(path: Path, supported: dict) -> None:
+    """key -> (the value that was found, the only value that works)."""
     for key, (found, only) in supported.items():
-        check(found == only, f"{path}: {key} is {found}; this decoder has {only} only")
+        value = found if isinstance(found, str) else short(found)
+        check(found == only, f"{path}: {key} is {value[:200]}; this decoder has {only} only")
 
 
 def hf_config(shape: ModelConfig) -> dict:
@@ -134,104 +174,3 @@ def hf_config(shape: ModelConfig) -> dict:
         "use_cache": True,
         "torch_dtype": "float32",
     }
-
-
-# ---------------------------------------------------------------------------------- tensors
-
-
-def hf_name(name: str) -> str:
-    """Our name of a parameter -> its name there."""
-    return name if name.startswith("lm_head.") else f"model.{name}"
-
-
-@contextmanager
-def open_shard(path: Path):
-    """An open safetensors file; a UserError where it is damaged."""
-    try:
-        with safe_open(path, "pt") as shard:
-            yield shard
-    except SafetensorError as error:
-        raise UserError(f"{path} is truncated or damaged ({error}); download it again") from None
-
-
-def find_tensors(folder: Path) -> dict[str, Path]:
-    """Tensor name -> the safetensors file that holds it, as the files' own headers say.
-
-    The index, where there is one, says which files there are. UserError names a file that is
-    damaged or missing.
-    """
-    index = folder / "model.safetensors.index.json"
-    listed = {}  # tensor name -> file name
-    if index.is_file():
-        listed = read_json(index).get("weight_map", {})
-    for name in listed.values():
-        is_name = isinstance(name, str) and name == os.path.basename(name)
-        check(is_name, f"{index} is damaged; download it again")
-    files = sorted({folder / name for name in listed.values()})
-    if not files:
-        files = sorted(folder.glob("*.safetensors"))
-    hint = ""
-    for other in sorted(folder.glob("*.bin"))[:1]:
-        hint = f" (only {other.name}); load and save_pretrained it with transformers first"
-    check(bool(files), f"{folder} holds no safetensors file{hint}")
-    absent = [path.name for path in files if not path.is_file()]
-    named = ", ".join(absent[:3]) + (" ..." if len(absent) > 3 else "")
-    check(not absent, f"{folder} lacks {named} of {len(files)} shards; download again")
-    place = {}
-    for path in files:
-        with open_shard(path) as shard:
-            for name in shard.keys():
-                if listed.get(name, path.name) == path.name:
-                    place[name] = path
-    return place
-
-
-def check_tensors(place: dict[str, Path], expected: dict[str, torch.Size]) -> None:
-    """Compare names, shapes and types with what the model needs, from the headers alone.
-
-    place: tensor name -> its file. expected: tensor name -> its shape.
-    """
-    missing = expected.keys() - place.keys()
-    unknown = place.keys() - expected.keys()
-    check(
-        not missing,
-        f"the source lacks {len(missing)} of {len(expected)} tensors: {first_of(missing)}",
-    )
-    check(
-        not unknown,
-        f"the source holds {len(unknown)} tensors that OLMo2 has not: {first_of(unknown)}",
-    )
-    names_in = {}  # file -> its tensors
-    for name, path in place.items():
-        names_in.setdefault(path, []).append(name)
-    for path in sorted(names_in):
-        with open_shard(path) as shard:
-            for name in names_in[path]:
-                header = shard.get_slice(name)
-                shape = tuple(header.get_shape())
-                dtype = header.get_dtype()
-                check(
-                    shape == expected[name],
-                    f"{path}: {name} has shape {shape}, config.json asks for "
-                    f"{tuple(expected[name])}",
-                )
-                check(
-                    dtype in ("F32", "BF16", "F16"),
-                    f"{path}: {name} has type {dtype}; only F32, BF16 and F16 can be converted",
-                )
-
-
-def first_of(names) -> str:
-    """The first three in the alphabet, and how many more there are."""
-    text = ", ".join(sorted(names)[:3])
-    return f"{text} and {len(names) - 3} more" if len(names) > 3 else text
-
-
-def read_tensor(path: Path, name: str) -> torch.Tensor:
-    """One tensor in fp32.
-
-    Where it is fp32 in the file this is a view of the mapped file, else a copy that lets the map
-    go.
-    """
-    with open_shard(path) as shard:
-        return shard.get_tensor(name).float()

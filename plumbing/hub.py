@@ -1,11 +1,14 @@
 """Model repositories on the Hugging Face hub: what they hold, and their files on this disk."""
 
+import glob
 import math
 import re
 from contextlib import contextmanager
 from pathlib import Path
 
 from data import UserError
+from data.files import ADVICE, file_error
+from plumbing.hf_weights import INDEX, SINGLE, read_index
 from plumbing.units import count
 
 
@@ -25,12 +28,20 @@ def hub_errors(repo: str, revision: str = ""):
             f"{repo} is neither a directory here nor a public repository on the hub; "
             "check the spelling"
         ) from None
+    except OSError as error:
+        if error.errno not in ADVICE:  # those of the network
+            raise no_answer(repo, error) from None
+        raise file_error("write", error.filename or "the hub's files", error) from error
     except Exception as error:  # no network, offline mode, a gateway's answer: no common class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{repo} is not a directory here, and the hub does not answer ({reason}); "
-            "check the network or give a directory"
-        ) from None
+        raise no_answer(repo, error) from None
+
+
+def no_answer(repo: str, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(
+        f"{repo} is not a directory here, and the hub does not answer ({reason}); "
+        "check the network or give a directory"
+    )
 
 
 def revision_facts(name: str) -> dict:
@@ -78,3 +89,15 @@ def fetch(repo: str, revision: str, patterns: list[str]) -> Path:
 
     with hub_errors(repo, revision):
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
+
+
+def fetch_weights(repo: str, commit: str) -> Path:
+    """Download the files that hold the model, as hf_weights picks them, and no others."""
+    folder = fetch(repo, commit, [SINGLE])
+    if (folder / SINGLE).exists():
+        return folder
+    folder = fetch(repo, commit, [INDEX])
+    if not (folder / INDEX).exists():
+        return fetch(repo, commit, ["model-*-of-*.safetensors"])
+    names = sorted(set(read_index(folder / INDEX).values()))
+    return fetch(repo, commit, [glob.escape(name) for name in names])

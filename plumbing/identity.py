@@ -181,7 +181,6 @@ def is_finished(path: str, config, parent: dict | None = None) -> bool:
         return False
     if rank() == 0:  # a kill after the result was written may have left the state behind
         shutil.rmtree(f"{stem(path)}.resume", ignore_errors=True)
-        lock.release(path)
     print0(f"{path} is finished; nothing to do{other_code(facts)}")
     return True
 

@@ -22,18 +22,23 @@ def is_likelihood(task: str) -> bool:
     return task == "general" or task in BENCHMARKS
 
 
-def evaluate_general(model, encoding, task: str, facts: dict, config) -> dict:
+def load_items(task: str, facts: dict, config) -> tuple[list[Item], list[str]]:
+    """The items of a task, and the held-out texts that go with them, of which there may be none."""
+    if task == "general":
+        return load_general(facts["corpus"], config.benchmarks)
+    return load_benchmark(task, config.benchmarks), []
+
+
+def evaluate_general(model, encoding, task: str, facts: dict, config, opened=None) -> dict:
     """Accuracy of each skill, and the loss on held-out general text, in nats per token.
+
+    `opened`: what load_items gives, where it has been called before.
 
     acc: the likeliest continuation wins. acc_norm: the one that is likeliest per character wins,
     its leading blank not counted. Where there is one choice: would the model say exactly that
     (greedy)? The headline of a skill is acc_norm, unless its benchmark names the other.
     """
-    if task == "general":
-        items, texts = load_general(facts["corpus"], config.benchmarks)
-    else:
-        items = load_benchmark(task, config.benchmarks)
-        texts = []
+    items, texts = opened or load_items(task, facts, config)
     items = first_of_each_skill(items, config.problems or None)
     limit = model.config.max_seq_len
     requests = []

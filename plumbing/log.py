@@ -2,7 +2,7 @@
 
 import json
 
-from data.files import write_aside
+from data.files import file_errors, write_text
 from plumbing.checkpoint import stem
 from plumbing.files import read_rows
 from plumbing.ranks import rank
@@ -11,20 +11,31 @@ from plumbing.ranks import rank
 class Log:
     """`<name>.log.jsonl`, or another `kind` of lines in `<name>.<kind>.jsonl`. Rank 0 writes it.
 
-    `step`: the step that a run resumes from; the lines after it are dropped. 0: all are.
+    `step`: the step that a run resumes from; the lines after it are dropped. 0: all are. Raises
+    OSError, with the line, where a line is damaged.
     """
 
     def __init__(self, out: str, step: int, kind: str = "log"):
         self.path = f"{stem(out)}.{kind}.jsonl"
         if rank() > 0:
             return
-        kept = []
+        lines = []
         if step > 0:
-            kept = [row for row in read_rows(self.path) if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        write_aside(self.path, lambda file: file.write(text.encode()))
+            lines = [json.dumps(row) for row in self.read() if row["step"] <= step]
+        write_text(self.path, "".join(f"{line}\n" for line in lines))
+
+    def read(self) -> list[dict]:
+        """The lines that are there. OSError where one has no step."""
+        rows = read_rows(self.path)
+        for number, row in enumerate(rows, 1):
+            if type(row.get("step")) is not int:
+                message = f"{self.path}: row {number} has no number of a step"
+                raise OSError(f"{message}; delete that line")
+        return rows
 
     def write(self, step: int, **values) -> None:
-        if rank() == 0:
-            with open(self.path, "a") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+        if rank() > 0:
+            return
+        line = json.dumps({"step": step, **values}) + "\n"
+        with file_errors("write", self.path), open(self.path, "a") as file:
+            file.write(line)

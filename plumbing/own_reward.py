@@ -2,61 +2,70 @@
 
 import importlib.util
 import inspect
-import math
 import os
+import sys
+import traceback
 from collections.abc import Callable
 from numbers import Real
+from types import ModuleType
+
+import numpy as np
+import torch
 
 from data import UserError
+from data.jsonl import one_line, quoted
 from data.problem import Problem
 
+LARGEST = torch.finfo(torch.float32).max  # rewards become float32, where more is infinite
 
-class NotAReward(TypeError):
-    """A user's reward function gave no number.
 
-    In the middle of a run that may happen on any rank, so it is not a UserError, which is one quiet
-    line: this is an error with its traceback.
-    """
+class NotAReward(UserError, TypeError):
+    """A user's reward function gave no number that can be learned from."""
 
 
 def load_reward(spec: str, example: Problem) -> Callable[[str, Problem], float] | None:
     """`my_reward.py:score` -> that function of (response, problem), with each value checked.
 
-    "" -> None: the grader is the reward. The function is called once with `example` before any
-    work starts. An exception it raises belongs to its author, so it passes through, with the
-    problem named. Raises UserError if there is no such function or its value is not a number.
+    "" -> None: the grader is the reward. A reward is one finite number within float32: a Python,
+    numpy or torch scalar, or a bool, which counts as 1.0 or 0.0.
+
+    The function is called once with `example` before any work starts. An exception that it raises
+    there belongs to its author, so it passes through, with the problem named. Later the run is
+    somebody's who wants it to end in one line. Raises UserError if there is no such function or if
+    it gives no reward.
     """
     if not spec:
         return None
     path, _, name = spec.rpartition(":")
+    flag = f"--reward {spec}"
     if not path.endswith(".py") or not name.isidentifier():
-        raise UserError(f"--reward {spec}: write FILE.py:FUNCTION, as in my_reward.py:score")
-    function = load_function(path, name, flag=f"--reward {spec}")
-    try:
-        inspect.signature(function).bind("", example)
-    except TypeError:
-        raise UserError(
-            f"--reward {spec}: {name}{inspect.signature(function)} must take two arguments, "
-            "(response, problem)"
-        ) from None
+        raise UserError(f"{flag}: write FILE.py:FUNCTION, as in my_reward.py:score")
+    function = load_function(path, name, flag)
+    check_arguments(function, name, flag, example)
+
+    def score_first(response: str, problem: Problem) -> float:
+        where = f"on problem {one_line(problem.id)}"
+        try:
+            value = function(response, problem)
+        except SystemExit as error:
+            raise UserError(f"{flag}: {name} ends the program ({error!r}) {where}") from error
+        except Exception as error:
+            error.add_note(f"in {flag}, {where}: {problem.question}")
+            raise
+        return checked(value, f"{flag}: {name} gave", where)
 
     def score(response: str, problem: Problem) -> float:
         try:
-            value = function(response, problem)
-        except Exception as error:
-            error.add_note(f"in --reward {spec}, on problem {problem.id}: {problem.question}")
+            return score_first(response, problem)
+        except UserError:
             raise
-        if not isinstance(value, Real) or not math.isfinite(value):
-            raise NotAReward(
-                f"--reward {spec}: {name} gave {value!r} on problem {problem.id}; "
-                "a reward is one finite number, a float"
-            )
-        return float(value)
+        except Exception as error:
+            what = one_line(f"{type(error).__name__}: {error}")
+            place = f"{place_of(error, path)}on problem {one_line(problem.id)}"
+            question = one_line(problem.question, 80)
+            raise UserError(f"{flag}: {name} failed {place} ({question}): {what}") from error
 
-    try:
-        score("", example)
-    except NotAReward as error:
-        raise UserError(str(error)) from None
+    score_first("", example)
     return score
 
 
@@ -64,16 +73,74 @@ def load_function(path: str, name: str, flag: str) -> Callable:
     """The function `name` of the file; a UserError that begins with `flag` if there is none."""
     if not os.path.isfile(path):
         raise UserError(f"{flag}: {path} is missing")
-    spec = importlib.util.spec_from_file_location("own_reward", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        message = f"{flag}: {path} does not load, {type(error).__name__}: {error}"
-        raise UserError(message.replace("\n", " ")) from error
-    function = getattr(module, name, None)
+    function = getattr(load_module(path, flag), name, None)
     if not callable(function):
         raise UserError(
             f"{flag}: {path} has no function {name}; write def {name}(response, problem) -> float"
         )
     return function
+
+
+def load_module(path: str, flag: str) -> ModuleType:
+    """The file as a module, which its own dataclasses find by its name."""
+    spec = importlib.util.spec_from_file_location("own_reward", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as error:
+        raise UserError(f"{flag}: {path} ends the program as it loads ({error!r})") from error
+    except Exception as error:
+        message = one_line(f"{path} does not load, {type(error).__name__}: {error}")
+        raise UserError(f"{flag}: {message}") from error
+    return module
+
+
+def check_arguments(function: Callable, name: str, flag: str, example: Problem) -> None:
+    """Refuse what cannot be called with (response, problem), as far as that can be told."""
+    if inspect.iscoroutinefunction(function):
+        raise UserError(f"{flag}: {name} is async; write def {name}(response, problem) -> float")
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # some builtin functions do not say what they take
+        check_by_calling(function, name, flag, example)
+        return
+    try:
+        signature.bind("", example)
+    except TypeError:
+        raise UserError(
+            f"{flag}: {name}{one_line(str(signature))} must take two arguments, (response, problem)"
+        ) from None
+
+
+def check_by_calling(function: Callable, name: str, flag: str, example: Problem) -> None:
+    """For a function that is not written in Python, whose traceback would tell nobody anything."""
+    try:
+        function("", example)
+    except Exception as error:
+        what = one_line(f"{type(error).__name__}: {error}")
+        raise UserError(f"{flag}: {name} cannot take (response, problem), {what}") from error
+
+
+def checked(value: object, gave: str, where: str) -> float:
+    """The value as a float; NotAReward where it is not one finite number within float32."""
+    number = value
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and value.ndim == 0:
+        number = value.item()
+    if inspect.iscoroutine(value):
+        value.close()  # otherwise Python warns that nobody awaited it
+    if isinstance(number, Real) and abs(number) <= LARGEST:  # NaN is not, either
+        return float(number)
+    raise NotAReward(
+        f"{gave} {quoted(value)} {where}; a reward is one finite number, a float of at most "
+        f"{LARGEST:.1e}"
+    )
+
+
+def place_of(error: Exception, path: str) -> str:
+    """'in line 12 ', where the error came from that line of the user's file."""
+    own = os.path.abspath(path)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if os.path.abspath(frame.filename) == own:
+            return f"in line {frame.lineno} "
+    return ""

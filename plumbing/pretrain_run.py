@@ -3,9 +3,9 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
-from data import lock
-from data.files import write_aside
+from data.files import read_json, write_text
 from plumbing.checkpoint import read_facts
 from plumbing.flags import check
 from plumbing.identity import claim_together, differences, drop_older_state, other_code, recorded
@@ -38,7 +38,6 @@ def is_finished(config, folder: str, keep: dict[int, str], steps: int) -> bool:
     elif ended:
         if rank() == 0:
             shutil.rmtree(f"{run_name(folder)}.resume", ignore_errors=True)
-            lock.release(run_name(folder))
         print0(f"{last} is finished; nothing to do{other_code(earlier[last])}")
         return True
     if rank() == 0:
@@ -52,7 +51,6 @@ def end(config, folder: str, resume) -> None:
     if rank() == 0:
         write_about(config, folder, ended=True)
         resume.drop()
-        lock.release(run_name(folder))
 
 
 def run_name(folder: str) -> str:
@@ -66,19 +64,15 @@ def about_file(folder: str) -> str:
 
 def read_about(folder: str) -> dict:
     """What pretrain.json says of the run in this folder: its config, and whether it has ended."""
-    path = about_file(folder)
-    if not os.path.exists(path):
+    path = Path(about_file(folder))
+    if not path.exists():
         return {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            about = json.load(file)
-    except (ValueError, RecursionError):
-        about = None
-    whole = isinstance(about, dict) and isinstance(about.get("config"), dict)
-    check(whole, f"{path} is damaged; delete it, and the same command goes on")
+    advice = "delete it, and the same command goes on"
+    about = read_json(path, advice, advice)
+    check(isinstance(about.get("config"), dict), f"{path} is damaged; {advice}")
     return about
 
 
 def write_about(config, folder: str, ended: bool) -> None:
-    about = json.dumps({"config": recorded(config), "ended": ended}, indent=1)
-    write_aside(about_file(folder), lambda file: file.write(about.encode()))
+    about = {"config": recorded(config), "ended": ended}
+    write_text(about_file(folder), json.dumps(about, indent=1))

@@ -7,9 +7,10 @@ import shutil
 import signal
 import sys
 
-from data import UserError, lock
+from data import UserError
 from plumbing import watchdog
-from plumbing.checkpoint import read_file, save_checkpoint, save_file, stem
+from plumbing.checked_state import check_state, read_state
+from plumbing.checkpoint import save_checkpoint, save_file, stem
 from plumbing.identity import differences, recorded
 from plumbing.optimizer import check_last_update, skipped_in_a_row
 from plumbing.ranks import all_max, barrier, gather_objects, print0, rank, world
@@ -46,13 +47,15 @@ class Resume:
         if not all(there):
             message = "nodes must share the file system of --out"
             raise UserError(f"{self.path} is not there for every rank; {message}")
-        state = read_file(self.path, mmap=world() > 1)
+        state = read_state(self.path, mmap=world() > 1)
         changed = differences(self.config, state["config"])
-        if not changed and "origin" in state:  # older code did not record it
-            changed = other_origin(state["origin"], self.origin)
+        before = state.get("origin")
+        if not changed and isinstance(before, dict):  # older code did not record it
+            changed = other_origin(before, self.origin)
         if changed:
             message = f"{self.folder} holds an unfinished run that differs ({changed})"
             raise UserError(f"{message}; delete it or give another --out")
+        check_state(self.path, state, self.model, self.optimizers, self.reference)
         put_weights(self.model, state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             put_state(optimizer, saved)
@@ -92,7 +95,6 @@ class Resume:
             save_checkpoint(out, self.model, facts, weights)
             print(f"wrote {out}")
             self.drop()
-            lock.release(out)
         barrier()
 
     def check_end(self) -> None:

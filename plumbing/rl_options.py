@@ -12,7 +12,7 @@ import torch
 
 from data.held_out import train_and_val
 from data.problems import Problem, prompt_text, with_kind
-from data.sources import counted
+from plumbing.examples import print_set
 from plumbing.flags import check
 from plumbing.metrics import StepLog, rollout_metrics
 from plumbing.packs import cost_of, stretch_of
@@ -69,8 +69,8 @@ def load_prompts(config, encoding) -> tuple[list[Problem], list[Problem]]:
         f"{config.data} has no problem to hold out for validation; give --val_every 0"
     )
     check(bool(val) or not config.val_every, nothing_held_out)
-    left_out = f"{len(all_train) - len(train):,} over {config.max_prompt} prompt tokens left out"
-    print0(f"{counted(config.data, 'train', all_train)}; {left_out}")
+    left_out = f"; {len(all_train) - len(train):,} over {config.max_prompt} prompt tokens left out"
+    print_set(config.data, all_train, encoding, left_out)
     if val:
         print0(f"validation on {len(val):,} held-out problems every {config.val_every} steps")
     return train, val

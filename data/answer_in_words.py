@@ -1,0 +1,279 @@
+r"""An answer with words or sums around it, and what is left when they are taken off.
+
+    bare("50 - 9 = 41")                         -> "41"
+    bare("Day 12")                              -> "12"
+    bare_sentence("72, which is the total")     -> "72"
+    bare_sentence("72 (73 with tax)")           -> the same text: two numbers, no answer
+
+Something is taken off only if it says nothing else than the answer: the sides of an equation must
+all have the value of the last one, a remark in brackets may name no other number, and no word may
+hedge. What cannot be taken off stays, and then the text is read as it stands, or not at all.
+"""
+
+import re
+from fractions import Fraction
+
+from data import latex
+from data.exact import computed
+from data.latex_clean import clean
+from data.latex_tokens import number, split_top, tokenize
+from data.latex_units import HEDGES, NOT_UNITS, is_name, is_unit, split_scale, split_unit
+
+# --- words ----------------------------------------------------------------------------------------
+
+SPELLED = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+    sixteen seventeen eighteen nineteen
+""".split()
+NUMBER_WORDS = {word: i for i, word in enumerate(SPELLED)}
+for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split()):
+    NUMBER_WORDS[word] = 20 + 10 * i
+MULTIPLES = {"thousand": 1_000, "million": 1_000_000}
+SPELLING_WORDS = set(NUMBER_WORDS) | set(MULTIPLES) | {"hundred"}
+
+HARMLESS = set("and about around when where with over".split())
+DOUBTS = (HEDGES | NOT_UNITS) - HARMLESS - SPELLING_WORDS
+DOUBTS |= set(  # words that hedge, or take back what stands before them
+    "approx approximate circa estimated nearly almost if though although however rather otherwise "
+    "alternatively else could might may should would unless no isn aren wasn t assuming supposing "
+    "provided given suppose actual correct corrected correction sorry oops hmm fact".split()
+)
+NO_LABELS = (  # "Over 18" is not 18
+    DOUBTS
+    | HARMLESS
+    | SPELLING_WORDS
+    | set(
+        "step part case check verify verification note problem question example section method "
+        "solution to from of at by in per for after before past within near close up down off "
+        "twice thrice times pi less fewer more never top bottom exceeds exceeding greater every "
+        "any all some square cube".split()
+    )
+)
+CONNECTIVES = set(  # a tail with a number in it begins with one of these, or is a PLACE
+    "so which since because as where while when that who making meaning leaving giving thus hence "
+    "therefore".split()
+)
+CURRENCIES = "Rs|INR|USD|US|EUR|GBP|CAD|AUD|NZD|SGD|HKD|NT|JPY|CNY|RMB|RM|PHP|Php|BDT|Tk|NGN|KES"
+
+# --- what stands in front and behind --------------------------------------------------------------
+
+AROUND = " \t\r\n*_`:"
+LABEL = re.compile(  # "Rs. 500", "Day 12", "US $5"; the word is one of its own
+    rf"""
+    (?: \\text\{{ \s* | \\mathrm\{{ \s* )?
+    (?: (?P<currency> {CURRENCIES} ) \b \.? | (?P<word> [A-Z]?[a-z]{{2,}} ) (?= [ ~}}] ) )
+    \s* \}}? [ ~]* \\?\$?
+    (?= -?\.?[0-9] )
+    """,
+    re.VERBOSE,
+)
+LABEL_WORDS = set(  # may also stand in small letters
+    "day week month year page room grade age number chapter level team row column bus class group "
+    "house position total sum result".split()
+)
+TAIL = re.compile(r"[,;]\s*(?=[A-Za-z])")  # "72, which is the total", but not "72, 73"
+REMARK = re.compile(r"(.*[^\s(])\s+\(([^()]*)\)[\s.]*", re.DOTALL)  # "41 (forty-one)"
+PLACE = re.compile(  # "in 8 days", "out of 20 eggs"
+    r"\s* (?: in | out[ ]of | of | for | from | at | after | per | on | during | by | within )"
+    r"\s+ \$? [0-9][0-9,.]* \s+ [a-z\s]+",
+    re.VERBOSE | re.IGNORECASE,
+)
+SUM = re.compile(r"[0-9)]\s*[-+*/x\u00d7\u00f7=]")
+QUALIFIER = re.compile(  # "for all real x", "where n is an integer"
+    r"""
+    [,;]? \s* [(\[]? \s*
+    (?P<words> \b
+        (?: for \s+ (?: all | any | every | each | some | arbitrary ) | where | with | in \s which )
+        \b [A-Za-z,\s\\{}-]* )
+    [)\]]? \s* \Z
+    """,
+    re.VERBOSE,
+)
+WORDS_OF_QUALIFIERS = set(
+    "for all any every each some arbitrary where with in which real reals number numbers integer "
+    "integers natural whole rational complex positive nonnegative value "
+    "values constant constants is are a an of the and be can mathbb".split()
+)
+
+
+HEDGE = re.compile(  # "18 or 20", "maybe 18", "18-20", "18 to 20"
+    r"""
+    \b (?: maybe | perhaps | possibly | probably | either | between ) \b
+  | \b or \b [^\w.]* (?: \w+ \s+ ){0,2} \W* (?: [0-9] | so\b | more\b | less\b | fewer\b )
+  | \A \W* [0-9][0-9,.]* (?: [-\u2013\u2014] | \s to \s ) \$? [0-9]
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
+
+
+def has_doubt(text: str) -> bool:
+    return not DOUBTS.isdisjoint(words_of(text))
+
+
+def is_hedged(text: str) -> bool:
+    """Does the text offer several numbers? A number in words after "or" counts as one."""
+    words = words_of(text)
+    for word, after in zip(words, words[1:]):
+        if word == "or" and after in SPELLING_WORDS:
+            return True
+    return bool(HEDGE.search(text))
+
+
+# --- a sentence or a line -------------------------------------------------------------------------
+
+
+def bare_sentence(text: str) -> str:
+    """What a line or a sentence claims: `bare`, without what follows a comma or stands in brackets.
+
+    "72 clips, altogether" -> "72 clips", "41 (forty-one)" -> "41", "13, 5" -> "13, 5"
+    """
+    if len(text) > latex.MAX_ANSWER:
+        return text
+    return bare(without_remark(without_tail(text).strip(), sums=True))
+
+
+def without_tail(text: str) -> str:
+    """Without what follows the first comma or semicolon with a word behind it.
+
+    The tail may not go on with the answer, as in "5, and 3 more" or "Ann 5, Bob 3", nor have doubts.
+    """
+    comma = TAIL.search(text)
+    if not comma:
+        return text
+    tail = text[comma.end() :]
+    first = words_of(tail)[0]
+    goes_on = len(first) == 1 or first in SPELLING_WORDS | {"and", "times"} or "=" in tail
+    if re.search("[0-9]", tail) and first not in CONNECTIVES and not PLACE.match(tail):
+        goes_on = True
+    return text if goes_on or has_doubt(tail) else text[: comma.start()]
+
+
+def without_remark(text: str, sums: bool) -> str:
+    """Without the brackets at the end, if what they hold agrees; `sums` allows (8 * 9) behind 72."""
+    remark = REMARK.fullmatch(text) if text.rstrip(" .").endswith(")") else None
+    if not remark:
+        return text
+    before, inside = remark.groups()
+    value = value_of(bare(before))
+    if not isinstance(value, Fraction) or has_doubt(inside):
+        return text
+    if not re.search("[0-9]", inside):
+        is_words = re.fullmatch(r"[A-Za-z\s,.'-]*", inside) and re.search("[A-Za-z]{3}", inside)
+        return before if is_words and spelled_number(inside) in (None, value) else text
+    is_sum = SUM.search(inside) and value_of(equation_result(inside)) == value
+    agrees = sums and (is_sum or PLACE.fullmatch(inside))
+    return before if agrees else text
+
+
+def spelled_number(text: str) -> int | None:
+    """The number in words that a text holds: "forty-one eggs" -> 41, "eggs" -> None.
+
+    Of several numbers, as in "two of three", the result is none that was meant.
+    """
+    total = 0
+    part = 0
+    found = False
+    for word in words_of(text):
+        if word in NUMBER_WORDS:
+            part += NUMBER_WORDS[word]
+        elif word == "hundred":
+            part = max(part, 1) * 100
+        elif word in MULTIPLES:
+            total += max(part, 1) * MULTIPLES[word]
+            part = 0
+        found = found or word in SPELLING_WORDS
+    return total + part if found else None
+
+
+# --- any answer -----------------------------------------------------------------------------------
+
+
+def bare(text: str) -> str:
+    """Without a label or an equals sign in front, and only the result of an equation."""
+    text = text.lstrip(AROUND + "=").rstrip(AROUND + ",;")
+    return equation_result(without_label(text))
+
+
+def without_label(text: str) -> str:
+    label = LABEL.match(text)
+    if not label:
+        return text
+    word = label["word"]
+    if word and (word.lower() in NO_LABELS or word[0].islower() and word not in LABEL_WORDS):
+        return text
+    return text[label.end() :]
+
+
+def equation_result(text: str) -> str:
+    """The last side of an equation between constants that holds: "9 * 5 = 45 cm" -> "45 cm".
+
+    A name may stand first. Of an equation that does not hold, the text comes back as it is.
+    """
+    if "=" not in text or len(text) > latex.MAX_ANSWER:
+        return text
+    name, *sides = split_top(clean(text), "=")
+    if not is_name(name):
+        sides = [name, *sides]
+        name = ""
+    if len(sides) < 2:
+        return text
+    last = value_of(sides[-1])
+    if last is None or any(value_of(side) != last for side in sides[:-1]):
+        return text
+    return f"{name}={sides[-1]}" if name else sides[-1].strip()
+
+
+def is_number(text: str) -> bool:
+    """Is this one number, or a list or a pair of numbers, when what is around it is taken off?"""
+    return latex.is_readable(text, only_numbers=True)
+
+
+TIMES = re.compile(r"(?<=[0-9)])\s*x\s*(?=[0-9(])")  # 3 x 15
+WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]+")
+
+
+def value_of(text: str) -> Fraction | tuple | None:
+    """The value of one side of an equation, whose units do not count: 8 hours * 9 is 72."""
+    text = latex.THOUSANDS.sub(latex.without_commas, clean(text))
+    text, _ = split_unit(latex.unwrap(text))
+    text, scale = split_scale(text)
+    text = TIMES.sub("*", text)
+    text = WORD.sub(lambda m: "" if is_unit(m[0]) else m[0], text)
+    tokens = tokenize(latex.unwrap(text))
+    value = number(tokens)
+    if value is None:
+        value = computed(tokens)
+    return value * scale if isinstance(value, Fraction) else value
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def agree(found: str, answer: str, any_order: bool) -> bool:
+    """Do they mean the same, as they stand or when what is around them is taken off?"""
+    if latex.equal(found, answer, any_order):
+        return True
+    found, range_found = split_qualifier(found)
+    answer, range_answer = split_qualifier(answer)
+    if range_found and range_answer and range_found != range_answer:
+        return False
+    return latex.equal(without_remark(bare(found), sums=False), answer, any_order)
+
+
+def split_qualifier(text: str) -> tuple[str, str]:
+    r"""(answer, qualifier): "3x - 2 \text{ for all real } x" -> ("3x - 2", "for all real x")."""
+    if len(text) > latex.MAX_ANSWER or not re.search("for|where|with|which", text):
+        return text, ""
+    text = clean(text)
+    qualifier = QUALIFIER.search(text)
+    if not qualifier or not text[: qualifier.start()].strip():
+        return text, ""
+    words = words_of(qualifier["words"])
+    for word in words:
+        if len(word) > 1 and word not in WORDS_OF_QUALIFIERS | {"in"}:
+            return text, ""
+    return text[: qualifier.start()], " ".join(words)
