@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from data import toy
 from data.grader import extract, grade
 from data.lock import exclusive
-from data.problems import Problem, is_toy, load_problems, with_kind
+from data.problems import Problem, is_toy
 from plumbing import checkpoint, presets, result_rows
-from plumbing.few_shot import build_prompts
+from plumbing.few_shot import Asked, open_tasks
 from plumbing.flags import launch
 from plumbing.intervals import interval
 from plumbing.likelihood import evaluate_general, is_likelihood
@@ -93,23 +93,19 @@ def judge(problem: Problem, rollouts, encoding, config: Config) -> dict:
     return row | {"distinct": len(different)}
 
 
-def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
+def evaluate_problems(model, encoding, asked: Asked, task: str, config: Config) -> dict:
     """Sample and judge this rank's share of the problems -> the result over all of them."""
-    problems = with_kind(load_problems(task, config.split), config.kind)
-    problems = result_rows.first_problems(problems, task, config)
-    asked = build_prompts(problems, config, task)
-    prompts = [encoding.encode_ordinary(text) for text in asked]
-    longest = max(map(len, prompts)) + config.max_response
-    checkpoint.check_length(model, longest, "the longest prompt + --max_response")
+    problems = asked.problems
     sampler = make_sampler(model, config.slots, config.kv_memory)
     how = dict(n=config.n, max_new_tokens=config.max_response, seed=config.seed, top_p=config.top_p)
     how |= dict(temperature=config.temperature, progress=config.progress and rank() == 0)
-    places, rollouts = sample_my_share(sampler, problems, prompts, encoding, **how)
+    places, rollouts = sample_my_share(sampler, problems, asked.prompts, encoding, **how)
     mine = {}  # place -> row
     for i, group in zip(places, rollouts):
         mine[i] = judge(problems[i], group, encoding, config)
         if i < config.show:
-            result_rows.show_sample(asked[i], text_of(group[0], encoding), problems[i], config)
+            text = text_of(group[0], encoding)
+            result_rows.show_sample(asked.texts[i], text, problems[i], config)
     everywhere = merge_dicts(mine)
     rows = [everywhere[i] for i in range(len(problems))]
     result = {"kind": "pass@k", **pass_at_ks(rows, config, "c", "")}
@@ -121,16 +117,18 @@ def evaluate_problems(model, encoding, task: str, config: Config) -> dict:
 @exclusive
 def main(config: Config) -> None:
     tasks = result_rows.tasks_of(config)
-    result_rows.check_config(config, tasks)
+    config.check()
     model, facts = checkpoint.open_parent(config)
     encoding = checkpoint.open_tokenizer(facts, model)
+    missing = result_rows.missing(config, tasks, facts)
+    opened = open_tasks(config, missing, model, encoding, facts)  # all, before the first one runs
     install_fast(model, config)  # whole on every rank
-    for task in result_rows.to_do(config, tasks, facts):
+    for task in result_rows.to_do(config, missing, facts):
         clock = time.time()
         if is_likelihood(task):
-            result = evaluate_general(model, encoding, task, facts, config)
+            result = evaluate_general(model, encoding, task, facts, config, opened[task])
         else:
-            result = evaluate_problems(model, encoding, task, config)
+            result = evaluate_problems(model, encoding, opened[task], task, config)
         result_rows.write(config, task, facts, result, time.time() - clock)
 
 

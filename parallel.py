@@ -91,7 +91,6 @@ def average_weight(config: Config, average: int, averages: int) -> float:
 
 @exclusive
 def main(config: Config) -> None:
-    modes.check_parallel(config)
     run = set_up(config, config.mode)
     if run is None:
         return

@@ -51,6 +51,9 @@ class Config(ComputeFlags):
     save_every: int = 500  # steps between saves to resume from
     log_every: int = 100  # steps between printed lines
 
+    def check(self) -> None:
+        pretrain_setup.check_config(self)
+
 
 PRESETS = presets.PRETRAIN
 
@@ -72,7 +75,7 @@ def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
 
 @exclusive
 def main(config: Config) -> None:
-    pretrain_setup.check_config(config)
+    config.check()
     folder = config.out or os.path.join("out", config.preset)
     tokens_per_step = config.batch * config.seq_len
     steps = pretrain_setup.steps_for(count(config.tokens), config)

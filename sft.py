@@ -48,6 +48,9 @@ class Config(TrainingFlags):
     save_every: int = 200  # steps between saves to resume from
     log_every: int = 10  # steps between printed lines
 
+    def check(self) -> None:
+        check_sft(self, self.loss, self.schedule, "--loss")
+
 
 PRESETS = presets.SFT
 SETTINGS = presets.SFT_SETTINGS
@@ -77,7 +80,7 @@ def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "me
 
 @exclusive
 def main(config: Config) -> None:
-    check_sft(config, config.loss, config.schedule, "--loss")
+    config.check()
     recipe = "sft" if config.solutions == "one" else "sft-gold"
     out = checkpoint.output_path(config, recipe)
     model, parent = checkpoint.open_parent(config)

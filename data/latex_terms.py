@@ -180,8 +180,10 @@ def parts_of(body: list[str], depth: int) -> Parts:
     fraction = divided(top, bottom)
     if not rest:
         return fraction
-    behind = parts_of(rest, depth + 1)
-    is_clear = not rest[0][0].isdigit() and rest[0] not in "^_!" and "/" not in rest
+    is_clear = "/" not in rest and not is_number(rest[0]) and rest[0] not in "^_!"
+    if rest[0] == "*":
+        rest = rest[1:]
+    behind = parts_of_side(rest, depth + 1)
     if fraction.is_fixed or not is_clear:  # in \frac{\sin x}{2}y the y is not under the \sin
         return Parts(ONE, [("\\frac", as_tuple(fraction), as_tuple(behind))], [], True)
     over = fraction.over + behind.over
@@ -258,13 +260,20 @@ def product(tokens: list[str], depth: int) -> Parts:
     So i\sqrt{3} is \sqrt{3}i, and 6yx is 6xy. If there is a function or a second number, only the
     constants in front are multiplied, and all else keeps its order.
     """
-    factors = factors_of(tokens)
+    factors = []
+    is_clear = [True]  # is it the first one, or does a times stand in front?
+    for factor in factors_of(tokens):
+        if factor == ["*"] and factors:
+            is_clear[-1] = True
+        else:
+            factors.append(factor)
+            is_clear.append(False)
     forms = []
     places = []
     for i, factor in enumerate(factors):
         after = factors[i + 1][0] if i + 1 < len(factors) else ""
         forms.append(form(factor, depth))
-        places.append(place_of(factor, forms[-1], after, is_first=i == 0))
+        places.append(place_of(factor, forms[-1], after, is_clear[i]))
     n_letters = 0
     for factor, place in zip(factors, places):
         n_letters += place == 1 and len(factor) == 1
@@ -317,14 +326,15 @@ def form(factor: list[str], depth: int) -> tuple:
     return tuple(parts)
 
 
-def place_of(factor: list[str], one_form: tuple, after: str, is_first: bool) -> int | None:
+def place_of(factor: list[str], one_form: tuple, after: str, is_clear: bool) -> int | None:
     r"""0 for a constant, 1 for a letter, 2 for a root or a sum.
 
-    None for what may not be moved, such as \sin, f(x), (1,2), or a number behind another factor.
+    None for what may not be moved, such as \sin, f(x), (1,2), or a number behind another factor
+    without a times.
     """
     head = factor[0]
     is_digits = is_number(head)
-    if is_digits and not is_first:
+    if is_digits and not is_clear:
         return None
     if "'" in factor or head in FUNCTIONS and after == "(":
         return None
@@ -335,14 +345,9 @@ def place_of(factor: list[str], one_form: tuple, after: str, is_first: bool) -> 
         return 0
     if head == "(" and len(one_form[0]) == 3:  # it is closed; a sum is one side of many terms
         sides = one_form[0][1]
-        is_sum = len(sides) == 1 and (len(sides[0]) > 1 or is_complex(sides[0]))
+        is_sum = len(sides) == 1 and len(sides[0]) > 1 or constant(factor) is not None
         return 2 if is_sum else None
     return 2 if is_digits or head in ("\\sqrt", "\\pi") else None
-
-
-def is_complex(side: tuple) -> bool:
-    """Is this side one constant of several terms, such as 1 + i?"""
-    return len(side) == 1 and isinstance(side[0][0], tuple) and len(side[0][0]) > 1
 
 
 def is_letter(head: str) -> bool:

@@ -3,7 +3,7 @@
 A script is: a frozen dataclass Config on its first screen, PRESETS and SETTINGS beside it,
 functions, `main(config)`, and `launch(main, Config, ...)` at the end. The value of a field is its
 default, overridden by the preset (scale), then by the setting (fidelity to the paper), then by a
-flag. The values are printed when the run begins, each with its origin.
+flag. The values are printed at the start, each with its origin.
 """
 
 import argparse
@@ -122,8 +122,9 @@ def parse_flags(
 
     presets, settings: name -> the values it sets. after_sft: (setting, preset) -> values that hold
     where the parent checkpoint was fine-tuned. parent: the facts of the parent checkpoint; where
-    they are not given they are read from --ckpt. `show_config` prints the values, each with its
-    origin. Raises UserError where a number is out of its range.
+    they are not given they are read from --ckpt. The values are printed, each with its origin, when
+    nothing is wrong with them: somebody who mistyped one has one line to read. Raises UserError
+    where a number is out of its range, and what Config.check raises, if there is such a method.
     """
     fields = fields_of(Config)
     comments = field_comments(Config)
@@ -160,29 +161,18 @@ def parse_flags(
         origins.update(dict.fromkeys(layer, origin))
     config = Config(**values)
     check_ranges(config)
-    TO_SHOW[:] = config_lines(config, origins)
+    if hasattr(config, "check"):
+        config.check()
+    if is_rank0():
+        print_config(config, origins)
     return config
 
 
-# The lines that show the settings. They are printed when a run begins, after all that may refuse
-# it: somebody who mistyped a value has one line to read.
-TO_SHOW: list[str] = []
-
-
-def config_lines(config, origins: dict) -> list[str]:
+def print_config(config, origins: dict) -> None:
     """One line for each value, and where it comes from unless it is the default."""
-    lines = []
     for name in fields_of(type(config)):
         value = getattr(config, name)
-        lines.append(f"  {name:<16} {value!s:<24} {origins.get(name, '')}".rstrip())
-    return lines
-
-
-def show_config() -> None:
-    """Print the settings of the command line on rank 0, once."""
-    if is_rank0() and TO_SHOW:
-        print("\n".join(TO_SHOW), flush=True)
-    TO_SHOW.clear()
+        print(f"  {name:<16} {value!s:<24} {origins.get(name, '')}".rstrip())
 
 
 def fields_of(Config) -> dict[str, dataclasses.Field]:

@@ -87,10 +87,10 @@ def check_architecture(path: Path, hf: dict) -> None:
     kind = hf.get("model_type")
     names = hf.get("architectures") or ["Olmo2ForCausalLM"]
     names = names if isinstance(names, list) else [names]
-    named = " ".join(short(name) if not isinstance(name, str) else name for name in [kind, *names])
+    named = " ".join(short(name, quote=not isinstance(name, str)) for name in [kind, *names][:4])
     check(
         kind in MODEL_TYPES and len(names) == 1 and names[0] in ARCHITECTURES,
-        f"{path}: architecture {named[:200]}; only olmo2, Olmo2ForCausalLM, can be converted",
+        f"{path}: architecture {named}; only olmo2, Olmo2ForCausalLM, can be converted",
     )
 
 
@@ -143,8 +143,8 @@ def check_decoder(path: Path, hf: dict, head_dim: int) -> None:
 def check_values(path: Path, supported: dict) -> None:
     """key -> (the value that was found, the only value that works)."""
     for key, (found, only) in supported.items():
-        value = found if isinstance(found, str) else short(found)
-        check(found == only, f"{path}: {key} is {value[:200]}; this decoder has {only} only")
+        value = short(found, quote=not isinstance(found, str))
+        check(found == only, f"{path}: {key} is {value}; this decoder has {only} only")
 
 
 def hf_config(shape: ModelConfig) -> dict:

@@ -15,7 +15,7 @@ import torch
 
 from data import UserError, lock
 from plumbing.checkpoint import read_facts, stem
-from plumbing.flags import check, show_config
+from plumbing.flags import check
 from plumbing.ranks import gather_objects, print0, rank
 from plumbing.version import code_version, other_code
 
@@ -166,6 +166,7 @@ def is_finished(path: str, config, parent: dict | None = None) -> bool:
     the result of another command, or cannot be written.
     """
     claim_together(path)
+    begin()
     if not os.path.exists(path):
         return False
     facts = read_facts(path)
@@ -185,11 +186,16 @@ def is_finished(path: str, config, parent: dict | None = None) -> bool:
     return True
 
 
+def begin() -> None:
+    """The run begins: files that the flags name are hashed anew."""
+    FOUND.clear()
+
+
 def claim_together(output: str, path: str = "") -> None:
     """Wait until this command has the output to itself. All ranks call this, rank 0 waits.
 
     `path`: the file that is written, where it is not the output itself; others may write to it as
-    well. The run begins here: the settings are shown, and files that the flags name are read anew.
+    well.
     """
     error = ""
     if rank() == 0:
@@ -200,8 +206,6 @@ def claim_together(output: str, path: str = "") -> None:
             error = str(caught)
     error = gather_objects(error)[0]
     check(not error, error)
-    show_config()
-    FOUND.clear()
 
 
 def release_together(output: str) -> None:

@@ -8,7 +8,14 @@ from pathlib import Path
 from data.files import read_json, write_text
 from plumbing.checkpoint import read_facts
 from plumbing.flags import check
-from plumbing.identity import claim_together, differences, drop_older_state, other_code, recorded
+from plumbing.identity import (
+    begin,
+    claim_together,
+    differences,
+    drop_older_state,
+    other_code,
+    recorded,
+)
 from plumbing.ranks import gather_objects, print0, rank
 
 
@@ -20,6 +27,7 @@ def is_finished(config, folder: str, keep: dict[int, str], steps: int) -> bool:
     folder holds another run's checkpoints or log.
     """
     claim_together(run_name(folder))
+    begin()
     paths = [path for path in keep.values() if os.path.exists(path)]
     earlier = {path: read_facts(path) for path in paths}
     about = read_about(folder)

@@ -33,6 +33,13 @@ def check_config(config) -> None:
         f"--seq_len {config.seq_len} must lie between 2 tokens and the model's {longest}",
     )
     check(count(config.warmup) >= 0, f"--warmup {config.warmup}: give 0 or more tokens")
+    for name in config.keep.split(","):
+        check(count(name) > 0, f"--keep {name}: a checkpoint is kept after a step or more")
+        check(
+            count(name) <= count(config.tokens),
+            f"--keep {name} lies beyond --tokens {config.tokens}: --keep {config.keep} must lie "
+            "within --tokens",
+        )
 
 
 def new_model(config) -> Transformer:
@@ -90,12 +97,7 @@ def checkpoints_to_keep(config, folder: str) -> dict[int, str]:
     """Number of steps -> path of the checkpoint that is kept after them."""
     paths = {}
     for name in config.keep.split(","):
-        tokens = count(name)
-        check(
-            0 < tokens <= count(config.tokens),
-            f"--keep {config.keep} must lie within --tokens {config.tokens}, at a step or more",
-        )
-        paths[steps_for(tokens, config)] = os.path.join(folder, f"{name}.pt")
+        paths[steps_for(count(name), config)] = os.path.join(folder, f"{name}.pt")
     return paths
 
 

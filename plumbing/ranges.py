@@ -23,7 +23,6 @@ RANGES = {
     "clip_high": "[0, inf)",
     "dual_clip": "(1, inf)",  # or 0, which is off: a bound below 1 would cut where nothing moved
     "tis": "[0, inf)",
-    "format_score": "[0, 1)",
     "weight": "[0, 1]",
     "weight_end": "[0, 1]",
     "temperature": "[0, inf)",

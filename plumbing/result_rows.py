@@ -4,13 +4,14 @@ import os
 import re
 from dataclasses import dataclass
 
+from data import lock
 from data.benchmarks import BENCHMARKS
 from data.grader import extract, grade
 from data.problems import NAMES, with_kind
 from data.sources import counted
 from plumbing.files import append_row, read_rows
 from plumbing.flags import check
-from plumbing.identity import claim_together, content_of, release_together
+from plumbing.identity import begin, claim_together, content_of, release_together
 from plumbing.likelihood import is_likelihood
 from plumbing.prepare import ComputeFlags
 from plumbing.ranks import barrier, print0, rank
@@ -25,6 +26,10 @@ class EvaluationOptions(ComputeFlags):
     slots: int = 512  # samples decoded at a time, per rank
     kv_memory: float = 0.8  # share of a GPU's free memory for keys and values while sampling
     progress: bool = True  # a progress bar
+
+    def check(self) -> None:
+        """Raise UserError for what cannot work."""
+        check_config(self, tasks_of(self))
 
 
 def tasks_of(config) -> list[str]:
@@ -126,11 +131,17 @@ def complete(task: str, result: dict, rows: list[dict], config) -> dict:
     return result
 
 
-def to_do(config, tasks: list[str], facts: dict):
-    """Yield the tasks whose rows are not there. No other process works on one at the same time.
+def missing(config, tasks: list[str], facts: dict) -> list[str]:
+    """The tasks whose rows are not there; of the others that is said. --again wants all."""
+    begin()
+    lock.check_file(results_file(config))
+    if config.again:
+        return tasks
+    return [task for task in tasks if not is_done(config, task, facts)]
 
-    A row that is there is said; --again evaluates anyway.
-    """
+
+def to_do(config, tasks: list[str], facts: dict):
+    """Yield each of the tasks while no other process works on it, unless one has done so before."""
     out = results_file(config)
     for task in tasks:
         claim_together(f"{out}.{name_of(config)}.{short_name(task)}", out)

@@ -27,6 +27,7 @@ from plumbing.ranks import (
     print0,
     world,
 )
+from plumbing.rl_checks import check_config
 from plumbing.sharding import own_weights, put_weights, refresh
 from plumbing.watchdog import phase
 
@@ -50,6 +51,10 @@ class RLOptions(TrainingFlags):
     kv_memory: float = 0.4  # share of a GPU's free memory for keys and values while sampling
     samples_every: int = 10  # steps between decoded samples in the log
     save_rollouts: bool = False  # all rollouts, with log-probs, in <name>.rollouts.jsonl
+
+    def check(self) -> None:
+        """Raise UserError for what cannot work."""
+        check_config(self)
 
 
 def load_prompts(config, encoding) -> tuple[list[Problem], list[Problem]]:

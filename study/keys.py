@@ -6,6 +6,7 @@ asked. The study's own commands are in commands.json. In folders that have none,
 rows have is taken.
 """
 
+import contextlib
 import json
 import os
 import shlex
@@ -24,8 +25,8 @@ def questions_of(command: list[str], preset: str) -> dict[str, dict]:
     argv = command[command.index("evaluate.py") + 1 :]
     parent = {"preset": preset, "recipe": "base"}
     stage = (evaluate.Config, evaluate.PRESETS, evaluate.SETTINGS)
-    config = flags.parse_flags(*stage, argv, parent=parent)
-    flags.TO_SHOW.clear()
+    with contextlib.redirect_stdout(None):  # it would print the settings
+        config = flags.parse_flags(*stage, argv, parent=parent)
     return {task: question_key(config, task) for task in tasks_of(config)}
 
 

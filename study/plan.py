@@ -23,15 +23,7 @@ from data.tokenizer import get_tokenizer
 from model import PRESETS as MODELS
 from model import ModelConfig
 from plumbing.checkpoint import read_facts
-from plumbing.flags import (
-    OneLineParser,
-    check,
-    field_comments,
-    is_rank0,
-    one_spelling,
-    parse_flags,
-    show_config,
-)
+from plumbing.flags import OneLineParser, check, field_comments, is_rank0, one_spelling, parse_flags
 from plumbing.pretrain_setup import with_vocabulary
 from study.advice import advise
 from study.budget import Plan
@@ -115,7 +107,6 @@ def read_config(stage: str, argv: list[str], preset: str = "") -> tuple:
     settings = getattr(module, "SETTINGS", {})
     after_sft = getattr(module, "AFTER_SFT", None)
     config = parse_flags(module.Config, module.PRESETS, settings, argv, after_sft, parent)
-    show_config()
     if shape is None:
         shape = shape_of(config.preset, getattr(config, "tokenizer", "toy"))
     return config, shape

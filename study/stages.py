@@ -11,7 +11,7 @@ from plumbing.checkpoint import check_length
 from plumbing.examples import check_sft
 from plumbing.flags import check
 from plumbing.modes import check_parallel, count_sft_steps
-from plumbing.rl_setup import check_config as check_rl
+from plumbing.rl_checks import check_config as check_rl
 from plumbing.units import count
 from study.budget import COPY, Plan, add_sampling, hold_training, store
 from study.costs import GIB, Machine, forward_flops, parameters
@@ -58,9 +58,7 @@ def check_context(plan: Plan, tokens: int, what: str = "--max_prompt + --max_res
 
 def plan_pretrain(plan: Plan, config) -> None:
     kept = config.keep.split(",")
-    late = [stem for stem in kept if count(stem) > count(config.tokens)]
     check_context(plan, config.seq_len, "--seq_len")
-    check(not late, f"--keep {','.join(late)} lies beyond --tokens {config.tokens}")
     per_step = config.batch * config.seq_len
     steps = -(-count(config.tokens) // per_step)
     tokens = steps * per_step

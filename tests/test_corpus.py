@@ -31,7 +31,7 @@ from data import UserError, corpus, mixes, prepare
 from data.corpus import Corpus
 from data.mixes import File, Source
 from data.prepare import prepare_corpus
-from data.text_files import texts_of_file
+from data.text_files import lines, texts_of_file
 from data.tokenizer import get_tokenizer
 
 
@@ -195,6 +195,78 @@ def test_another_file_of_the_same_place_is_not_taken_for_it(tmp_path):
     assert stream(tmp_path / "out") == tokens_of(TEXTS[2:])
 
 
+SHARED = Path(ROOT).parent / "shared" / "cases"
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfsay \xef\xbb\xbf hana")
+    rows = b"\xef\xbb\xbf" + jsonl(["one"]) + b"\xef\xbb\xbf" + jsonl(["two"])  # two files in one
+    (tmp_path / "b.jsonl").write_bytes(rows)
+    source = f"{tmp_path / 'a.txt'},{tmp_path / 'b.jsonl'}"
+    prepare_corpus(source, tmp_path / "out", "toy", 1)
+    assert stream(tmp_path / "out") == tokens_of(["say \ufeff hana", "one", "two"])
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} is not here")
+def test_files_of_windows(tmp_path):
+    for name in ("bom_corpus.txt", "bom_corpus.jsonl"):
+        prepare_corpus(str(SHARED / name), tmp_path / name, "toy", 1)
+        first = TOY.encode_ordinary("the cat sat on the mat .")
+        assert stream(tmp_path / name)[: len(first)] == first
+
+
+def test_odd_texts_are_texts(tmp_path):
+    texts = ["a\0b", "half a \ud83d pair", "\u2028", "", " " * 3000]
+    lines = "".join(json.dumps({"text": text}) + "\r\n" for text in texts)
+    (tmp_path / "a.jsonl").write_text(lines, newline="")
+    prepare_corpus(str(tmp_path / "a.jsonl"), tmp_path / "out", "toy", 1)
+    expected = tokens_of(texts[:1]) + tokens_of(["half a \ufffd pair"]) + tokens_of(texts[2:])
+    assert stream(tmp_path / "out") == expected
+
+
+def test_a_long_line_is_read_in_linear_time():
+    """Ten times the bytes take ten times the steps: no part of a line is copied for every chunk."""
+    chunk = b"x" * 1000
+    copied = []
+
+    class Counted(bytes):
+        def split(self, *args):
+            copied.append(len(self))
+            return super().split(*args)
+
+    (line,) = list(lines(Counted(chunk) for _ in range(500)))
+    assert len(line) == 500_000 and sum(copied) == 500_000
+
+
+def test_pieces_of_a_stopped_preparation_are_looked_at_before_they_are_used(tmp_path):
+    """A damaged piece, one of other bytes with the same size, or torn facts: it is made again."""
+    (tmp_path / "a.jsonl").write_bytes(jsonl(TEXTS))
+    source = str(tmp_path / "a.jsonl")
+    prepare_corpus(source, tmp_path / "straight", "toy", 1, piece_tokens=100)
+    pieces = tmp_path / "out" / "pieces"
+
+    def damage(name, change):
+        (pieces / name).write_bytes(change((pieces / name).read_bytes()))
+
+    for name, change in {
+        "00-00000-0001.bin": lambda content: content[:-4] + b"\1\0\0\0",
+        "00-00000-0002.bin": lambda content: content[:-4],
+        "00-00000-0001.json": lambda content: content[:30],
+        "00-00000-0000.json": lambda content: content.replace(b'"tokens": ', b'"tokens": "'),
+        "00-00000-0003.json": lambda content: b"[]",
+    }.items():
+        prepare_corpus(source, tmp_path / "out", "toy", 1, piece_tokens=100)
+        (tmp_path / "out" / "manifest.json").unlink()
+        damage(name, change)
+        prepare_corpus(source, tmp_path / "out", "toy", 1, piece_tokens=100)
+        assert tree(tmp_path / "out") == tree(tmp_path / "straight"), name
+    (tmp_path / "out" / "manifest.json").unlink()
+    other = ["say hana has 12 cards .", *TEXTS[1:]]  # of the same size
+    (tmp_path / "a.jsonl").write_bytes(jsonl(other))
+    prepare_corpus(source, tmp_path / "out", "toy", 1, piece_tokens=100)
+    assert stream(tmp_path / "out") == tokens_of(other)
+
+
 WRONG = {
     "no text": (
         "a.jsonl",
@@ -208,6 +280,11 @@ WRONG = {
         'a.json, line 1: "text" is not a string, but null',
     ),
     "not JSON": ("a.jsonl", GOOD + b"\n{text}\n", "a.jsonl, line 47 is not JSON"),
+    "nested": ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1 is not JSON (nested too deeply)"),
+    "a long number": ("a.jsonl", b'{"text": ' + b"1" * 5000, "a.jsonl, line 1 is not JSON"),
+    "a list of text": ("a.jsonl", b'{"text": ["a"]}', '"text" is not a string, but a list'),
+    "zeros": ("a.jsonl", GOOD + bytes(100), "a.jsonl, line 46 is not JSON"),
+    "UTF-16": ("a.jsonl", '{"text": "a"}'.encode("utf-16"), "a.jsonl, line 1 is not UTF-8"),
     "not UTF-8": (
         "a.jsonl",
         GOOD + '{"text": "é"}\n'.encode("latin-1"),

@@ -8,6 +8,7 @@ from conftest import quick, tiny
 
 import model as M
 from plumbing.checkpoint import load_checkpoint, read_facts, save_checkpoint
+from plumbing.hashes import weights_hash
 
 # Values and gradients are tested on the plain program and on fast/.
 BOTH = pytest.mark.parametrize("prepare", [lambda m: m, quick], ids=["plain", "fast"])
@@ -144,7 +145,8 @@ def test_checkpoint_round_trip(tmp_path, tiny_model):
     path = str(tmp_path / "deep" / "4B.pt")
     save_checkpoint(path, tiny_model, {"tokens": 4, "recipe": "base"})
     loaded, facts = load_checkpoint(path)
-    assert facts == {"tokens": 4, "recipe": "base"} and loaded.config == tiny_model.config
+    written = {"tokens": 4, "recipe": "base", "weights": weights_hash(tiny_model.state_dict())}
+    assert facts == written and loaded.config == tiny_model.config
     for (name, a), b in zip(tiny_model.state_dict().items(), loaded.state_dict().values()):
         assert torch.equal(a, b), name
     assert all(p.requires_grad for p in loaded.parameters())

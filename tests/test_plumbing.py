@@ -65,7 +65,6 @@ def test_flags_override_settings_override_presets_override_defaults(capsys):
     assert parse("--no-progress").progress is parse("--no_progress").progress is False
     assert parse("--out", "a-b_c").out == "a-b_c" and parse("--out=--x-y").out == "--x-y"
     assert parse("--limit", "0").limit == 0
-    flags.show_config()
     assert "steps            2                        preset toy" in capsys.readouterr().out
 
 

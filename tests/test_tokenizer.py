@@ -316,6 +316,100 @@ def test_other_json(tmp_path):
             get_tokenizer(tiny_json(tmp_path / f"{name}.json", **changes))
 
 
+def test_a_wrong_field_is_named(tmp_path):
+    """Wrong types anywhere, ids and tokens that stand twice, merges of what is not there."""
+    good = json.loads(Path(tiny_json(tmp_path / "good.json")).read_text())
+    cases = [
+        (["model"], None, "model is null"),
+        (["model"], ..., "model is missing"),
+        (["model", "type"], "Unigram", "model.type is 'Unigram'"),
+        (["model", "vocab"], [], "model.vocab is a list"),
+        (["model", "vocab"], ..., "model.vocab is missing"),
+        (["model", "vocab", "a"], "97", "model.vocab: 'a' has the id '97'"),
+        (["model", "vocab", "a"], -1, "'a' has the id -1"),
+        (["model", "vocab", "a"], True, "'a' has the id True"),
+        (["model", "vocab", "a"], 1.0, "'a' has the id 1.0"),
+        (["model", "vocab", "a"], 10**12, "'a' has the id 1000000000000, not a number below"),
+        (["model", "vocab", "a"], 98, "'b' and 'a' have the id 98"),
+        (["model", "vocab", "東"], 500, "'東' does not stand for bytes"),
+        (["model", "vocab", ""], 500, "an empty token"),
+        (["model", "merges"], None, "model.merges is null"),
+        (["model", "merges"], {"a": "b"}, "model.merges is an object"),
+        (["model", "merges", 0], "ab", "model.merges[0] is 'ab', not two tokens"),
+        (["model", "merges", 0], "a b c", "model.merges[0] is 'a b c', not two tokens"),
+        (["model", "merges", 0], ["a", 1], "model.merges[0] is ['a', 1], not two tokens"),
+        (["model", "merges", 0], 7, "model.merges[0] is 7"),
+        (["model", "merges", 1], "x y", "model.merges[1] 'x y': 'xy' is not in the vocabulary"),
+        (["model", "merges", 1], "東 b", "'東' is not in the vocabulary"),
+        (["model", "end_of_word_suffix"], "</w>", "marks of parts of words"),
+        (["model", "dropout"], 0.1, "dropout"),
+        (["added_tokens"], None, "added_tokens is null"),
+        (["added_tokens"], "text", "added_tokens is text"),
+        (["added_tokens", 0], "text", "added_tokens[0] is text"),
+        (["added_tokens", 0, "id"], ..., "added_tokens[0].id is missing"),
+        (["added_tokens", 0, "id"], "258", "added_tokens[0].id is text"),
+        (["added_tokens", 0, "id"], 259, "added_tokens[1], '<|pad|>', has the id 259, as"),
+        (["added_tokens", 0, "id"], 97, "has the id 97, as"),
+        (["added_tokens", 0, "id"], -2, "'<|endoftext|>' has the id -2"),
+        (["added_tokens", 0, "content"], 5, "added_tokens[0].content is a number"),
+        (["added_tokens", 0, "content"], "", "added_tokens[0].content is empty"),
+        (["added_tokens", 1, "content"], "<|endoftext|>", "added_tokens[1], '<|endoftext|>',"),
+        (["added_tokens", 1, "content"], "ab", "has the id 259, in model.vocab 256"),
+        (["pre_tokenizer"], None, "pre_tokenizer is null"),
+        (["pre_tokenizer", "pretokenizers"], [], "pretokenizers is []"),
+        (["pre_tokenizer", "pretokenizers"], "x", "pretokenizers is 'x'"),
+        (["pre_tokenizer", "pretokenizers", 0], 1, "pretokenizers is [1,"),
+        (["pre_tokenizer", "pretokenizers", 0, "type"], ["Split"], "cuts text in another way"),
+        (["pre_tokenizer", "pretokenizers", 0, "pattern"], "x", "pattern is text"),
+        (["pre_tokenizer", "pretokenizers", 0, "pattern", "Regex"], 1, "Regex is a number"),
+        (["pre_tokenizer", "pretokenizers", 0, "invert"], "no", "invert is 'no'"),
+        (["pre_tokenizer", "pretokenizers", 1, "use_regex"], 0, "use_regex is 0"),
+        (["normalizer"], "NFC", "has a normalizer"),
+    ]  # fmt: skip
+    for i, (place, value, message) in enumerate(cases):
+        data = json.loads(json.dumps(good))
+        *parents, name = place
+        part = data
+        for key in parents:
+            part = part[key]
+        if value is ...:
+            del part[name]
+        else:
+            part[name] = value
+        path = tmp_path / f"{i}.json"
+        path.write_text(json.dumps(data))
+        with pytest.raises(UserError) as caught:
+            get_tokenizer(str(path))
+        said = str(caught.value)
+        assert str(path) in said and message in said and "\n" not in said, (place, value, said)
+
+
+@pytest.mark.parametrize(
+    "pattern, message",
+    [
+        ("a", "loses a part of a text"),  # whatever is no "a" would be dropped
+        ("(?=.)", "matches where nothing stands"),
+        ("x*|\\S+|\\s+", "matches where nothing stands"),
+        ("(" * 5000, "cannot read its regular expression"),
+        ("x" * 20_000, "it has 20,000 characters"),
+    ],
+)
+def test_an_expression_that_loses_text_is_refused(tmp_path, pattern, message):
+    split = {**WORDS["pretokenizers"][0], "pattern": {"Regex": pattern}}
+    steps = {"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL]}
+    with pytest.raises(UserError, match=message):
+        get_tokenizer(tiny_json(tmp_path / "a.json", pre_tokenizer=steps))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"null", b"[" * 100_000, b"{}\0"])
+def test_what_is_no_json_object_is_one_line(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="use OLMo 2's or a like one") as caught:
+        get_tokenizer(str(path))
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
 @needs_dolma2
 def test_any_byte_level_bpe_gives_the_librarys_ids(tmp_path):
     """A tokenizer trained here with GPT-2's expression, another end-of-text token and Shakespeare."""

@@ -31,7 +31,7 @@ from plumbing import checkpoint
 from plumbing.batches import problem_keys
 from plumbing.files import append_row, read_rows
 from plumbing.flags import check, launch, leave
-from plumbing.identity import claim_together, content_of, listed
+from plumbing.identity import begin, claim_together, content_of, listed
 from plumbing.prepare import install_fast, make_sampler
 from plumbing.ranks import autocast, barrier, merge_dicts, print0, rank, world
 from plumbing.rollouts import text_of
@@ -240,6 +240,7 @@ def main(config: Config) -> None:
     model, facts = checkpoint.open_parent(config)
     encoding = checkpoint.open_tokenizer(facts, model)
     claim_together(about_file(config))
+    begin()
     key = key_of(config, facts)
     if files_are_there(config, key):
         return

@@ -26,22 +26,23 @@ TEXTS = ("", " ", "x", "0", "-1", "nan", ",", "toy,toy", "{folder}", "{folder}/"
 TEXTS += ("{folder}/file/x", "a" * 300, "é☃", "\udcff")
 NUMBERS_OF_TOKENS = ("-1", "0", "1", "1K", "1e3", "9" * 30, "nan", "inf", "1KK", "1.5K", "K", "x")
 HUGE = ("1000000", "9" * 30, "1e6")
-SECONDS = 20.0  # a command with a huge value is left to work for so long
-PATIENCE = 6.0
+PATIENCE = 6.0  # seconds for which a command with a huge value is left to work
 
 # script -> (the stage whose command it is, the flags that are not tried, each for its reason)
+COMPILE = {"compile": "it takes a minute, and a compiler"}
 SCRIPTS = {
-    "pretrain": ("pretrain", {}),
-    "sft": ("sft", {}),
-    "grpo": ("rl-options", {}),
-    "parallel": ("parallel", {}),
-    "evaluate": ("evaluate", {}),
-    "difficulty": ("difficulty", {}),
+    "pretrain": ("pretrain", COMPILE),
+    "sft": ("sft", COMPILE),
+    "grpo": ("rl-options", COMPILE),
+    "parallel": ("parallel", COMPILE),
+    "evaluate": ("evaluate", COMPILE),
+    "difficulty": ("difficulty", COMPILE),
     "from-hf": ("from-hf", {}),
     "corpus": ("corpus", {}),
-    "excursions": ("excursions", {"preset": "the others are of a size that no test can run"}),
+    "excursions": ("excursions", {}),
 }
-OWN_FLAGS = {  # of the scripts that have no Config
+# Of the scripts that have no Config. Presets other than toy are of a size that no test can run.
+OWN_FLAGS = {
     "corpus": {"source": str, "out": str, "tokenizer": str, "workers": int},
     "excursions": {"setting": str, "seeds": int, "only": str, "out": str, "workers": int}
     | {"nproc": int},
@@ -81,11 +82,14 @@ def values_of(script: str, flag: str) -> tuple[str, ...]:
         return INTS
     if kind is float:
         return FLOATS
+    if (script, flag) == ("excursions", "out"):  # it goes to the project's folder before
+        return tuple(text for text in TEXTS if "{folder}" in text)
     if flag in ("tokens", "keep", "warmup"):
         return NUMBERS_OF_TOKENS
     return TEXTS
 
 
+@cache
 def all_cases() -> list[tuple[str, str, str]]:
     """(script, flag, value) of all trials, in an order in which any stretch has a bit of each."""
     cases = []
@@ -97,22 +101,26 @@ def all_cases() -> list[tuple[str, str, str]]:
     return cases
 
 
+def names() -> set[str]:
+    """What --only may name: a script, or one of its flags as grpo:kl."""
+    found = set(SCRIPTS)
+    for script in SCRIPTS:
+        found.update(f"{script}:{flag}" for flag in types_of(script))
+    return found
+
+
 def trials(count: int, seed: int, only: str, world: Path, scratch: Path) -> list[Trial]:
     """`seed` is the number of the first case; 0 of them are all."""
-    wanted = only.split(",") if only else []
-    numbered = []
-    for number, (script, flag, _) in enumerate(all_cases()):
-        if not wanted or script in wanted or f"{script}:{flag}" in wanted:
-            numbered.append((number, f"{script}:{flag}"))
-    later = [case for case in numbered if case[0] >= seed]
-    if count:
-        later = (later + numbered)[: min(count, len(numbered))]
-    else:
-        later = numbered
+    cases = all_cases()
+    wanted = only.split(",") if only else list(SCRIPTS)
     found = []
-    for number, name in later:
-        found.append(Trial("flags", name, number, partial(trial, world, scratch)))
-    return found
+    for i in range(len(cases)):
+        number = (seed + i) % len(cases)
+        script, flag, _ = cases[number]
+        name = f"{script}:{flag}"
+        if script in wanted or name in wanted:
+            found.append(Trial("flags", name, number, partial(trial, world, scratch)))
+    return found[: count or None]
 
 
 def trial(world: Path, scratch: Path, number: int) -> tuple[str, str, str]:
@@ -124,8 +132,7 @@ def trial(world: Path, scratch: Path, number: int) -> tuple[str, str, str]:
     value = value.format(folder=folder)
     argv = with_flag(stage.argv(folder), script, flag, value)
     words = f"{script} --{flag}={value[:40]!r}"
-    huge = value in HUGE
-    seconds = PATIENCE if huge else SECONDS
+    seconds = PATIENCE if value in HUGE else children.SECONDS
     outcome = children.run(argv, seconds=seconds, before=lambda: os.chdir(folder))
     verdict = judged(outcome, folder, flag, value)
     return verdict, words, "" if verdict in (FINE, "refused") else outcome.end()

@@ -196,13 +196,11 @@ FORMATS = {
     **{
         name: benchmark(name) for name in ("piqa", "arc_easy", "openbookqa", "hellaswag", "lambada")
     },
+    "rows": Format(
+        "results.jsonl", (EVALUATE,), ("run " + EVALUATE,), "jsonl", FACTS, appended=True
+    ),
     "results": Format(
-        "study/results.jsonl",
-        (REPORT, EVALUATE.replace("{folder}/results.jsonl", "{folder}/study/results.jsonl")),
-        ("run " + STUDY,),
-        "jsonl",
-        FACTS,
-        appended=True,
+        "study/results.jsonl", (REPORT,), ("run " + STUDY,), "jsonl", FACTS, appended=True
     ),
     "rl-log": Format("study/1K.rl.log.jsonl", (REPORT,), ("run " + STUDY,), "jsonl", appended=True),
     "commands": Format(

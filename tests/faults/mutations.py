@@ -34,11 +34,8 @@ SAYS = re.compile(
 BUFFER = "model.layers.0.self_attn.rotary_emb.inv_freq"  # older files have it; it is no weight
 
 
-def trials(count: int, seed: int, only: str, world: Path, scratch: Path) -> list[Trial]:
+def trials(count: int, seed: int, names: list[str], world: Path, scratch: Path) -> list[Trial]:
     """`count` of them, the format changing fastest."""
-    names = list(FORMATS)
-    if only:
-        names = [name for name in names if name in only.split(",")]
     found = []
     for i in range(count if names else 0):
         name = names[i % len(names)]
