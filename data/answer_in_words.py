@@ -32,14 +32,15 @@ MULTIPLES = {"thousand": 1_000, "million": 1_000_000}
 SPELLING_WORDS = set(NUMBER_WORDS) | set(MULTIPLES) | {"hundred"}
 
 HARMLESS = set("and about around when where with over".split())
-DOUBTS = (HEDGES | NOT_UNITS) - HARMLESS - SPELLING_WORDS
-DOUBTS |= set(  # words that hedge, or take back what stands before them
+DOUBTS = (HEDGES - HARMLESS) | set(  # words that hedge, or take back what stands before them
+    "wrong incorrect false wait actually but instead except unless without versus guess unsure nope "
     "approx approximate circa estimated nearly almost if though although however rather otherwise "
-    "alternatively else could might may should would unless no isn aren wasn t assuming supposing "
-    "provided given suppose actual correct corrected correction sorry oops hmm fact".split()
+    "alternatively else could might may should would no isn aren wasn t assuming supposing provided "
+    "given suppose actual correct corrected correction sorry oops hmm fact plus minus".split()
 )
+ALL_DOUBTS = DOUBTS | (NOT_UNITS - HARMLESS - SPELLING_WORDS)
 NO_LABELS = (  # "Over 18" is not 18
-    DOUBTS
+    ALL_DOUBTS
     | HARMLESS
     | SPELLING_WORDS
     | set(
@@ -53,16 +54,17 @@ CONNECTIVES = set(  # a tail with a number in it begins with one of these, or is
     "so which since because as where while when that who making meaning leaving giving thus hence "
     "therefore".split()
 )
+GOES_ON = SPELLING_WORDS | set("and times half double twice".split())  # "5, and 3 more"
 CURRENCIES = "Rs|INR|USD|US|EUR|GBP|CAD|AUD|NZD|SGD|HKD|NT|JPY|CNY|RMB|RM|PHP|Php|BDT|Tk|NGN|KES"
 
 # --- what stands in front and behind --------------------------------------------------------------
 
 AROUND = " \t\r\n*_`:"
+BEHIND = AROUND + ",;"
 LABEL = re.compile(  # "Rs. 500", "Day 12", "US $5"; the word is one of its own
     rf"""
-    (?: \\text\{{ \s* | \\mathrm\{{ \s* )?
-    (?: (?P<currency> {CURRENCIES} ) \b \.? | (?P<word> [A-Z]?[a-z]{{2,}} ) (?= [ ~}}] ) )
-    \s* \}}? [ ~]* \\?\$?
+    (?: (?: {CURRENCIES} ) \b \.? | (?P<word> [A-Z]?[a-z]{{2,}} ) [ ] )
+    [ ]* \\?\$?
     (?= -?\.?[0-9] )
     """,
     re.VERBOSE,
@@ -110,10 +112,6 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[a-z]+", text.lower())
 
 
-def has_doubt(text: str) -> bool:
-    return not DOUBTS.isdisjoint(words_of(text))
-
-
 def is_hedged(text: str) -> bool:
     """Does the text offer several numbers? A number in words after "or" counts as one."""
     words = words_of(text)
@@ -133,7 +131,8 @@ def bare_sentence(text: str) -> str:
     """
     if len(text) > latex.MAX_ANSWER:
         return text
-    return bare(without_remark(without_tail(text).strip(), sums=True))
+    text = without_tail(text).rstrip(BEHIND)
+    return bare(without_remark(text, sums=True))
 
 
 def without_tail(text: str) -> str:
@@ -145,11 +144,12 @@ def without_tail(text: str) -> str:
     if not comma:
         return text
     tail = text[comma.end() :]
-    first = words_of(tail)[0]
-    goes_on = len(first) == 1 or first in SPELLING_WORDS | {"and", "times"} or "=" in tail
+    words = words_of(tail)
+    first = words[0]
+    goes_on = len(first) == 1 or first in GOES_ON or "=" in tail
     if re.search("[0-9]", tail) and first not in CONNECTIVES and not PLACE.match(tail):
         goes_on = True
-    return text if goes_on or has_doubt(tail) else text[: comma.start()]
+    return text[: comma.start()] if not goes_on and DOUBTS.isdisjoint(words) else text
 
 
 def without_remark(text: str, sums: bool) -> str:
@@ -159,7 +159,7 @@ def without_remark(text: str, sums: bool) -> str:
         return text
     before, inside = remark.groups()
     value = value_of(bare(before))
-    if not isinstance(value, Fraction) or has_doubt(inside):
+    if not isinstance(value, Fraction) or not ALL_DOUBTS.isdisjoint(words_of(inside)):
         return text
     if not re.search("[0-9]", inside):
         is_words = re.fullmatch(r"[A-Za-z\s,.'-]*", inside) and re.search("[A-Za-z]{3}", inside)
@@ -194,7 +194,7 @@ def spelled_number(text: str) -> int | None:
 
 def bare(text: str) -> str:
     """Without a label or an equals sign in front, and only the result of an equation."""
-    text = text.lstrip(AROUND + "=").rstrip(AROUND + ",;")
+    text = text.lstrip(AROUND + "=").rstrip(AROUND)
     return equation_result(without_label(text))
 
 
@@ -257,18 +257,17 @@ def agree(found: str, answer: str, any_order: bool) -> bool:
     """Do they mean the same, as they stand or when what is around them is taken off?"""
     if latex.equal(found, answer, any_order):
         return True
-    found, range_found = split_qualifier(found)
-    answer, range_answer = split_qualifier(answer)
+    if max(len(found), len(answer)) > latex.MAX_ANSWER:
+        return False
+    found, range_found = split_qualifier(clean(found.rstrip(BEHIND)))
+    answer, range_answer = split_qualifier(clean(answer))
     if range_found and range_answer and range_found != range_answer:
         return False
     return latex.equal(without_remark(bare(found), sums=False), answer, any_order)
 
 
 def split_qualifier(text: str) -> tuple[str, str]:
-    r"""(answer, qualifier): "3x - 2 \text{ for all real } x" -> ("3x - 2", "for all real x")."""
-    if len(text) > latex.MAX_ANSWER or not re.search("for|where|with|which", text):
-        return text, ""
-    text = clean(text)
+    """(answer, qualifier): "3x - 2 for all real x" -> ("3x - 2", "for all real x")."""
     qualifier = QUALIFIER.search(text)
     if not qualifier or not text[: qualifier.start()].strip():
         return text, ""

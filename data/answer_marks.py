@@ -35,10 +35,9 @@ CLAIM = re.compile(
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 
-# Where a model with another tokenizer ends: nothing behind it is read.
+# Where a model with another tokenizer ends.
 END_MARK = re.compile(
     r"""
-    (?<= \S )                                       # unless it begins the response
     (?: </s> | <eos> | <end_of_turn> | <end_of_text> | <\uff5cend\u2581of\u2581sentence\uff5c>
       | <\| (?: im_end | endoftext | end_of_text | eot_id | eom_id | end | eos ) \|>
     )
@@ -68,12 +67,14 @@ NEXT_QUESTION = re.compile(
 # Looked for right after an answer: "\boxed{18} or 20", "#### 18\nWait, that is wrong".
 TAKEN_BACK = re.compile(
     r"""
-    \A [^\w\n]* (?: text\{ \s* )?                  # "or", also as "\text{ or", "maybe 20"
-    (?: or | maybe | perhaps | possibly | probably ) \b
+    \A [^\w\n]* (?: text\{ \s* )? or \b             # "or", also as "\text{ or"
+  | \A [^\w\n.!?]*                                  # "maybe", or "perhaps 20"
+    (?: maybe | perhaps | possibly | probably ) \b
+    (?: \W* (?: [.!?\n] | \Z ) | [^.\n0-9]{0,20} [0-9] )
   | (?: \A | [.!?;\n] ) \W*                         # a sentence that begins with "No, wait"
     (?: (?: but | no | oh | hmm | sorry ) \W+ )*
     (?: wait | actually | oops | correction | scratch[ ]that ) \b
-  | (?: \A | [.!?;\n] ) \W* no \W+ (?: it (?: 's | [ ]is )? [ ] )? \W* [0-9]    # "No, 20."
+  | (?: \A | [.!?;\n] ) \W* no [,.:;!] \W* (?: it (?: 's | [ ]is ) )? \W* [0-9]    # "No, 20."
   | \b (?: that | this | it | which | answer | i )  # "that's wrong", "it is clearly not right"
     (?: 's | [ ]is | [ ]was | [ ]am )?
     [ ] (?: \w+ [ ] )?

@@ -107,7 +107,7 @@ def read_part(response: str, kind: str) -> str:
     next_question = NEXT_QUESTION.search(text)
     if next_question:
         text = text[: next_question.start()]
-    end = END_MARK.search(text) if kind != "ordered" else None
+    end = END_MARK.search(text, 1) if kind != "ordered" else None
     return text[: end.start()] if end else text
 
 

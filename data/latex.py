@@ -182,6 +182,14 @@ def as_tuple(value: object) -> object:
 
 THOUSANDS = re.compile(r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")  # 1,234,567
 WORDS = re.compile(r"[A-Za-z][A-Za-z .']*(?:-[A-Za-z]{2}[A-Za-z .']*)*")  # Evelyn, twenty-one
+LETTERS = re.compile(  # xy, lwh, abc: a product, but no word such as "no"
+    r"""
+    [abcdhk-npq-z] [ ]? [abcdhk-npq-z]
+  | [bcdhk-npq-tv-z] (?: [ ]? [bcdhk-npq-tv-z] ){2,3}
+  | [abcd] (?: [ ]? [abcd] ){2,3}
+    """,
+    re.VERBOSE,
+)
 PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
 MATRIX = re.compile(
     r"""
@@ -220,7 +228,7 @@ def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
     if value is not None:
         is_torn = depth > 0 and re.match("-?0[0-9]", text)  # 13,000 is no pair of 13 and 000
         return None if is_torn else Answer(name, unit, "number", value * scale)
-    if WORDS.fullmatch(text):
+    if WORDS.fullmatch(text) and not LETTERS.fullmatch(text):
         return Answer(name, unit, "text", " ".join(text.split()))
     if depth == MAX_DEPTH:
         return Answer(name, unit, "expression", tuple(tokens))

@@ -24,6 +24,8 @@ CHARACTERS = str.maketrans(
         "\u2260": "\\ne ",
         "\u20ac": " ",  # euro
         "\u00a3": " ",  # pound
+        "\u20b9": " ",  # rupee
+        "\u00a5": " ",  # yen
         "\u00a2": " cents",
         "\u00f7": "\\div ",
         "\u2026": "\\ldots ",

@@ -145,7 +145,7 @@ def drop_times(tokens: list[str]) -> list[str]:
         is_times = token in ("*", "\\cdot", "\\times")
         after = tokens[i + 1] if i + 1 < len(tokens) else ""
         # With 2\frac12 a mixed number, 2 * \frac12 has to keep its times.
-        is_mixed = after == "\\frac" and is_number(tokens[i - 1]) and is_number(tokens[i + 3])
+        is_mixed = after == "\\frac" and i > 0 and is_number(tokens[i - 1])
         if not is_times:
             kept.append(token)
         elif is_number(after) or after in ("", "+", "-") or is_mixed:
@@ -260,10 +260,11 @@ def product(tokens: list[str], depth: int) -> Parts:
     So i\sqrt{3} is \sqrt{3}i, and 6yx is 6xy. If there is a function or a second number, only the
     constants in front are multiplied, and all else keeps its order.
     """
+    parts = factors_of(tokens)
     factors = []
     is_clear = [True]  # is it the first one, or does a times stand in front?
-    for factor in factors_of(tokens):
-        if factor == ["*"] and factors:
+    for i, factor in enumerate(parts):
+        if factor == ["*"] and 0 < i < len(parts) - 1:
             is_clear[-1] = True
         else:
             factors.append(factor)
@@ -281,11 +282,13 @@ def product(tokens: list[str], depth: int) -> Parts:
 
     total = ONE
     kept = []
-    for factor, one_form, place in zip(factors, forms, places):
-        if place == 0 and not (is_fixed and kept):
+    for i, factor in enumerate(factors):
+        if places[i] == 0 and not (is_fixed and kept):
             total = times(total, as_sum(value_of(factor)))
-        else:
-            kept.append(one_form)
+            continue
+        if is_fixed and kept and is_clear[i]:  # \sin x * 2 is not \sin x2
+            kept.append(("*",))
+        kept.append(forms[i])
     if not is_fixed:
         kept.sort(key=place_in_product)
     return Parts(total, kept, [], is_fixed)

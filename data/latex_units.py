@@ -84,6 +84,7 @@ SCALES = {
 # --- names ----------------------------------------------------------------------------------------
 
 EQUATION = re.compile(r"(?s)([^=]{1,40}?)(?:=|\\in(?![A-Za-z]))([^=]*)")  # x = 5, x \in [0,1]
+LETTER = re.compile(r"\s*[A-Za-z]\s*")
 NAME = re.compile(
     r"""
     [A-Za-z\\ ]+                    # x, \angle ABC
@@ -105,9 +106,12 @@ def split_name(text: str) -> tuple[str, str | None]:
     are dropped: "x = 5" is not "y = 5", but "\text{Area} = 5" may be "A = 5".
     """
     m = EQUATION.fullmatch(text)
-    if not m or not is_name(m[1]):
+    if not m:
         return text, None
     name = m[1].strip()
+    if not is_name(name):
+        is_turned = LETTER.fullmatch(m[2]) and "=" in text and "," not in name  # 5 = x
+        return (name, m[2].strip()) if is_turned else (text, None)
     return m[2], name if len(name) == 1 else None
 
 
@@ -197,11 +201,11 @@ def split_scale(text: str) -> tuple[str, int]:
 
     A number must stand before the word, so "the million" stays as it is.
     """
-    words = text.split(" ")
+    words = text.split()
     scale = 1
     while len(words) > 1 and words[-1].removesuffix("s") in SCALES and scale < 10**12:
         scale *= SCALES[words[-1].removesuffix("s")]
         words.pop()
-    if scale == 1 or not re.fullmatch(r"[-+]?[0-9.]+", words[-1]):
+    if scale == 1 or not re.fullmatch(r"[-+]?[0-9.]*[1-9][0-9.]*", words[-1]):
         return text, 1
     return " ".join(words), scale

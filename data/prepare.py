@@ -213,7 +213,7 @@ def encode_files(
         return sum(part.expected_bytes() for part in parts)
 
     running = {}  # future -> the list that gets its pieces
-    with progress(total_bytes) as counters, worker_pool(workers, counters) as submit:
+    with progress(total_bytes, workers) as counters, worker_pool(workers, counters) as submit:
         while True:
             while len(running) < workers:
                 number = next_part(parts)

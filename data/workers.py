@@ -87,14 +87,34 @@ def note_progress(n_bytes: int = 0, n_tokens: int = 0) -> None:
         shared[1] += n_tokens
 
 
+class OwnCounters(list):
+    """The counters where this process is the only one, with the methods of shared ones."""
+
+    def __init__(self):
+        super().__init__([0, 0])
+        self.lock = threading.Lock()
+
+    def get_lock(self):
+        return self.lock
+
+    def get_obj(self):
+        return self
+
+
+def new_counters(workers: int):
+    if workers == 1:
+        return OwnCounters()
+    with file_errors("write", SHARED_MEMORY):  # a file of a few bytes
+        return SPAWN.Array("q", 2)
+
+
 @contextmanager
-def progress(expected_bytes: Callable[[], float]):
+def progress(expected_bytes: Callable[[], float], workers: int):
     """The counters of all workers, and a bar over the bytes up to expected_bytes().
 
     A thread draws it, since the work may be done in this process.
     """
-    with file_errors("write", SHARED_MEMORY):  # a file of a few bytes
-        counters = SPAWN.Array("q", 2)
+    counters = new_counters(workers)
     end = threading.Event()
     seconds = 0.5 if sys.stderr.isatty() else 30  # between two lines; a log file gets few
     bar = tqdm(desc="prepare", unit="B", unit_scale=True, delay=2, mininterval=seconds)

@@ -5,6 +5,7 @@ blocks share the code. On a CPU it takes a C++ compiler and 20 seconds.
 On two cores a pre-training step of 1.3M parameters gains 10 % (results/bench/cpu.jsonl).
 """
 
+import functools
 import types
 
 import torch
@@ -48,5 +49,19 @@ def plain_add_branches(self, x, attended):
     return x + self.post_feedforward_layernorm(self.mlp(x))
 
 
-queries_keys_values = torch.compile(plain_queries_keys_values, dynamic=True)
-add_branches = torch.compile(plain_add_branches, dynamic=True)
+def queries_keys_values(self, x, cos, sin):
+    return fused(plain_queries_keys_values)(self, x, cos, sin)
+
+
+def add_branches(self, x, attended):
+    return fused(plain_add_branches)(self, x, attended)
+
+
+@functools.cache
+def fused(function):
+    """The function compiled, once for all models and for any number of tokens.
+
+    It is done when the function is first called, since torch's compiler takes a second to import,
+    which a command without --compile need not spend.
+    """
+    return torch.compile(function, dynamic=True)

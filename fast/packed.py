@@ -17,14 +17,6 @@ import torch.nn.functional as F
 
 from fast import cpu
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-
-    # window_size=(-1, 0) is causal; versions of torch without it are left alone
-    HAS_VARLEN = "window_size" in inspect.signature(varlen_attn).parameters
-except ImportError:
-    HAS_VARLEN = False
-
 
 def causal_attention(lengths: list[int], device):
     """model.causal_attention: each token sees itself and what came before it in its own sequence.
@@ -74,7 +66,23 @@ def attention_of_rows(q, k, v, mask=None, before: int = 0) -> torch.Tensor:
 
 def takes_packed(q: torch.Tensor) -> bool:
     """Whether flash attention for packed sequences runs here."""
-    return HAS_VARLEN and q.is_cuda and q.dtype == torch.bfloat16
+    return q.is_cuda and q.dtype == torch.bfloat16 and flash_attention() is not None
+
+
+@functools.cache
+def flash_attention():
+    """torch's varlen_attn; None in a version of torch that lacks it.
+
+    It is imported when it is first asked for. With it comes torch's compiler, which takes a second
+    that a CPU need not spend.
+    """
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    # window_size=(-1, 0) is causal; versions of torch without it are left alone
+    known = "window_size" in inspect.signature(varlen_attn).parameters
+    return varlen_attn if known else None
 
 
 def packed_attention(q, k, v, ends_q, ends_k, longest_q: int, longest_k: int) -> torch.Tensor:
@@ -86,7 +94,8 @@ def packed_attention(q, k, v, ends_q, ends_k, longest_q: int, longest_k: int) ->
     if per_kv > 1:
         k = k.repeat_interleave(per_kv, 1)
         v = v.repeat_interleave(per_kv, 1)
-    return varlen_attn(q, k, v, ends_q, ends_k, longest_q, longest_k, window_size=(-1, 0))
+    attention = flash_attention()
+    return attention(q, k, v, ends_q, ends_k, longest_q, longest_k, window_size=(-1, 0))
 
 
 # --------------------------------------------------------------- prompts shared by their responses
@@ -166,19 +175,46 @@ def branching_attention(lengths: list[int], device, continues: list[int]):
     def attend(layer, q, k, v):
         of_roots = roots(layer, q[:N], k[:N], v[:N])  # (N, n_heads, head_dim)
         if takes_packed(q):
-            keys = k.index_select(0, keys_packed)
-            values = v.index_select(0, keys_packed)
+            keys = rows_of(k, keys_packed)
+            values = rows_of(v, keys_packed)
             sizes_of_pack = (ends_q, ends_k, longest_q, longest_k)
             return torch.cat((of_roots, packed_attention(q[N:], keys, values, *sizes_of_pack)))
         to_queries, to_keys, to_packed, mask = padded()
         rows = (len(own), -1)
         queries = q[N:].index_select(0, to_queries).unflatten(0, rows)  # (C, Tq, n_heads, head_dim)
-        keys = k.index_select(0, to_keys).unflatten(0, rows)  # (C, Tk, n_kv_heads, head_dim)
-        values = v.index_select(0, to_keys).unflatten(0, rows)
+        keys = rows_of(k, to_keys).unflatten(0, rows)  # (C, Tk, n_kv_heads, head_dim)
+        values = rows_of(v, to_keys).unflatten(0, rows)
         out = attention_of_rows(queries, keys, values, mask.to(q.dtype), int(shared.max()))
         return torch.cat((of_roots, out.flatten(0, 1).index_select(0, to_packed)))
 
     return attend
+
+
+def rows_of(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """x (N, heads, head_dim) at index (M,), where a row of a shared prompt is asked for often."""
+    if x.dtype == torch.float32:
+        return x.index_select(0, index)
+    return RowsOf.apply(x, index)
+
+
+class RowsOf(torch.autograd.Function):
+    """index_select, with a gradient that is summed in fp32 and rounded once.
+
+    torch's own sums in the dtype of x. In bf16 each of a prompt's responses would then round what
+    the others have added, and with 32 of them the smaller parts would be lost.
+    """
+
+    @staticmethod
+    def forward(ctx, x, index):
+        ctx.save_for_backward(index)
+        ctx.shape = x.shape
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (index,) = ctx.saved_tensors
+        total = torch.zeros(ctx.shape, dtype=torch.float32, device=grad.device)
+        return total.index_add_(0, index, grad.float()).to(grad.dtype), None
 
 
 def start_of_each(lengths: list[int]) -> torch.Tensor:

@@ -1,22 +1,19 @@
 """Keys and values on a GPU, where memory is what decides: in pages of 16 tokens.
 
 Memory holds what is alive: whole pages of a prompt are shared by its rollouts, and the last,
-partial one is copied for each. A Triton kernel attends over the pages.
+partial one is copied for each. A Triton kernel (paged_kernel.py) attends over the pages.
 It decides how many rollouts a GPU decodes at a time. Nothing has been measured on one yet.
 
 S slots, P pages; a slot's "own" tokens are its response. The methods are those of shared_cache.py.
 """
 
+import importlib
+
 import numpy as np
 import torch
 
 from data import UserError
-
-try:  # torch brings it along on CUDA
-    import triton
-    import triton.language as tl
-except ImportError:
-    triton = None
+from plumbing.compilers import triton_lacks
 
 PAGE = 16  # tokens; on average half a page of each rollout stays empty
 
@@ -45,9 +42,9 @@ class PagedCache:
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
         self.table = torch.zeros(slots, limit, dtype=torch.int32, device=device)
         pinned = device.type == "cuda"
-        self.new_table = torch.zeros(
-            slots, limit, dtype=torch.int32, pin_memory=pinned
-        )  # the host's
+        # the host's table
+        self.new_table = torch.zeros(slots, limit, dtype=torch.int32, pin_memory=pinned)
+        self.attention = attention_over_pages(device)
 
     def clear(self, slots: int, longest: int) -> None:
         """All pages free. UserError where one rollout of `longest` tokens may not fit."""
@@ -168,8 +165,7 @@ class PagedCache:
             values = self.values[layer]
             keys[page, :, offset] = k.to(keys.dtype)
             values[page, :, offset] = v.to(values.dtype)
-            kernel = paged_attention if q.is_cuda and triton else gathered_attention
-            return kernel(q.to(keys.dtype), keys, values, table, length + 1)
+            return self.attention(q.to(keys.dtype), keys, values, table, length + 1)
 
         return attend
 
@@ -179,10 +175,22 @@ def pages_for(length):
     return -(-length // PAGE)
 
 
+def has_kernel(device) -> bool:
+    """Whether the kernel can be built here; only with it is a decode step a CUDA graph."""
+    return device.type == "cuda" and not triton_lacks()
+
+
+def attention_over_pages(device):
+    """The kernel where there is one, elsewhere its plain form."""
+    if has_kernel(device):
+        return importlib.import_module("fast.paged_kernel").paged_attention  # with it comes Triton
+    return gathered_attention
+
+
 def gathered_attention(q, keys, values, table, lengths):
     """q (S, n_heads, head_dim) over the first lengths (S,) tokens of each slot's pages -> like q.
 
-    This is the plain form of the kernel below.
+    This is the plain form of the kernel in paged_kernel.py.
     """
     n_pages = pages_for(int(lengths.max()))
     T = n_pages * PAGE
@@ -190,99 +198,10 @@ def gathered_attention(q, keys, values, table, lengths):
     def rows(x):  # -> (S, n_kv_heads, T, head_dim)
         return x[table[:, :n_pages].long()].transpose(1, 2).flatten(2, 3)
 
-    unseen = (torch.arange(T, device=q.device) >= lengths[:, None])[
-        :, None, :, None
-    ]  # (S, 1, T, 1)
-    q = (
-        q.unflatten(1, (keys.shape[1], -1)) * q.shape[-1] ** -0.5
-    )  # (S, n_kv_heads, group, head_dim)
+    unseen = torch.arange(T, device=q.device) >= lengths[:, None]
+    unseen = unseen[:, None, :, None]  # (S, 1, T, 1)
+    q = q.unflatten(1, (keys.shape[1], -1)) * q.shape[-1] ** -0.5  # (S, n_kv_heads, group, ...)
     scores = (q @ rows(keys).transpose(2, 3)).float()
     scores = scores.masked_fill(unseen.transpose(2, 3), float("-inf"))  # (S, n_kv_heads, group, T)
     weights = scores.softmax(-1).to(q.dtype)
     return (weights @ rows(values).masked_fill(unseen, 0)).flatten(1, 2)
-
-
-def paged_attention(q, keys, values, table, lengths):
-    """As gathered_attention, but live tokens alone are read, each of them once."""
-    S, n_heads, D = q.shape
-    n_kv = keys.shape[1]
-    group = n_heads // n_kv
-    q = q.contiguous()
-    out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    paged_kernel[(S, n_kv)](
-        q,
-        keys,
-        values,
-        table,
-        lengths,
-        out,
-        D**-0.5,
-        table.stride(0),
-        KV=n_kv,
-        GROUP=group,
-        PAD=triton.next_power_of_2(group),
-        D=D,
-        DPAD=triton.next_power_of_2(D),
-        PAGE=PAGE,
-        BLOCK=64,
-        num_warps=4,
-    )
-    return out
-
-
-if triton:
-
-    @triton.jit
-    def paged_kernel(
-        q,
-        keys,
-        values,
-        table,
-        lengths,
-        out,
-        scale,
-        limit,
-        KV: tl.constexpr,
-        GROUP: tl.constexpr,
-        PAD: tl.constexpr,
-        D: tl.constexpr,
-        DPAD: tl.constexpr,
-        PAGE: tl.constexpr,
-        BLOCK: tl.constexpr,
-    ):
-        """One program: the GROUP query heads of one slot and one key head.
-
-        It walks over the slot's tokens, BLOCK at a time, with a running softmax (Milakov &
-        Gimelshein 2018): `top` is the highest score so far, `total` the sum of exp(score - top).
-        """
-        slot = tl.program_id(0).to(tl.int64)
-        head = tl.program_id(1)
-        length = tl.load(lengths + slot)
-        g = tl.arange(0, PAD)
-        d = tl.arange(0, DPAD)
-        t = tl.arange(0, BLOCK)
-        at_q = (slot * KV + head) * GROUP * D + g[:, None] * D + d[None, :]  # (PAD, DPAD)
-        real_q = (g[:, None] < GROUP) & (d[None, :] < D)
-        query = tl.load(q + at_q, mask=real_q, other=0.0).to(tl.float32) * scale
-        top = tl.full((PAD,), float("-inf"), tl.float32)
-        total = tl.zeros((PAD,), tl.float32)
-        result = tl.zeros((PAD, DPAD), tl.float32)
-        for start in range(0, length, BLOCK):
-            here = start + t < length  # (BLOCK,)
-            token = start + t
-            page = tl.load(table + slot * limit + token // PAGE, mask=here, other=0).to(tl.int64)
-            row = ((page * KV + head) * PAGE + token % PAGE) * D  # (BLOCK,)
-            real = here[:, None] & (d[None, :] < D)
-            k = tl.load(keys + row[:, None] + d[None, :], mask=real, other=0.0)  # (BLOCK, DPAD)
-            k = k.to(tl.float32)
-            score = tl.sum(query[:, None, :] * k[None, :, :], 2)  # (PAD, BLOCK)
-            score = tl.where(here[None, :], score, float("-inf"))
-            higher = tl.maximum(top, tl.max(score, 1))
-            shrink = tl.exp(top - higher)
-            weight = tl.exp(score - higher[:, None])
-            v = tl.load(values + row[:, None] + d[None, :], mask=real, other=0.0)
-            v = v.to(tl.float32)
-            result = result * shrink[:, None] + tl.sum(weight[:, :, None] * v[None, :, :], 1)
-            total = total * shrink + tl.sum(weight, 1)
-            top = higher
-        tl.store(out + at_q, (result / total[:, None]).to(out.dtype.element_ty), mask=real_q)

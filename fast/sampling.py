@@ -20,13 +20,14 @@ import torch
 from tqdm import tqdm
 
 from data.draws import rollout_keys, uniform
-from fast import paged as paged_module
 from fast.head import product
 from fast.nucleus import nucleus_by_halving, nucleus_of_few
-from fast.paged import PagedCache
+from fast.paged import PagedCache, has_kernel
 from fast.schedule import Schedule
 from fast.shared_cache import SharedPromptCache
 from model import Transformer
+from plumbing.compilers import triton_lacks
+from plumbing.ranks import print0
 from plumbing.sharding import is_sharded, own_weights, refresh, whole
 from sampler import Rollout, check_lengths, draw
 
@@ -95,10 +96,10 @@ class FastSampler:
         self.slots = slots
         self.pages = pages
         self.memory = memory
-        self.interval = (
-            8 if self.cuda else 1
-        )  # steps between two looks at which rollouts have ended
-        self.use_graphs = self.cuda and self.paged and paged_module.triton is not None
+        self.interval = 8 if self.cuda else 1  # steps between two looks at what has ended
+        self.use_graphs = self.paged and has_kernel(self.device)
+        if self.cuda and self.paged and not self.use_graphs:
+            print0(f"sampling is slow here, without CUDA graphs: its kernel needs {triton_lacks()}")
         self.graphs = {}  # by width and way to draw
         self.nucleus = nucleus_by_halving if self.cuda else nucleus_of_few
         self.state = None

@@ -47,12 +47,12 @@ def check_state(path: str, state: dict, model, optimizers, reference=None) -> No
 
 def check_weights(path: str, what: str, tensors, model) -> None:
     check_names(path, tensors, f"the tensors of {what}", advice(path))
-    shapes = {name: p.shape for name, p in model.state_dict().items()}
-    for name in sorted(shapes.keys() ^ tensors.keys()):
-        has = "lacks" if name in shapes else "has"
+    now = model.state_dict()
+    for name in sorted(now.keys() ^ tensors.keys()):
+        has = "lacks" if name in now else "has"
         raise wrong(path, f"{what} {has} the tensor {short(name)}")
-    for name, shape in shapes.items():
-        check_tensor(path, f"{what}'s {name}", tensors[name], shape)
+    for name, p in now.items():
+        check_tensor(path, f"{what}'s {name}", tensors[name], p.shape, p.dtype)
 
 
 def check_optimizer(path: str, what: str, saved, optimizer: torch.optim.Optimizer) -> None:
@@ -75,23 +75,26 @@ def check_optimizer(path: str, what: str, saved, optimizer: torch.optim.Optimize
     if moments and set(moments) != set(range(len(parameters))):
         raise wrong(path, f"{what} has moments of other parameters than this run")
     for i, of_one in moments.items():
-        check_moments(path, f"{what}, parameter {i}", of_one, parameters[i].shape)
+        check_moments(path, f"{what}, parameter {i}", of_one, parameters[i])
 
 
-def check_moments(path: str, what: str, moments, shape: torch.Size) -> None:
+def check_moments(path: str, what: str, moments, p: torch.Tensor) -> None:
     """AdamW's: step, exp_avg and exp_avg_sq of one parameter."""
     check_names(path, moments, what, advice(path))
     for name in ("step", "exp_avg", "exp_avg_sq"):
         if name not in moments:
             raise wrong(path, f"{what} lacks {name}")
-        wanted = torch.Size() if name == "step" else shape
-        check_tensor(path, f"{what}: {name}", moments[name], wanted)
+        wanted = (torch.Size(), torch.float32) if name == "step" else (p.shape, p.dtype)
+        check_tensor(path, f"{what}: {name}", moments[name], *wanted)
 
 
-def check_tensor(path: str, what: str, x: torch.Tensor, shape: torch.Size) -> None:
-    if x.shape != shape:
-        raise wrong(path, f"{what} has shape {tuple(x.shape)}, this run's {tuple(shape)}")
-    plain = x.layout == torch.strided and x.device.type == "cpu" and x.is_floating_point()
+def check_tensor(
+    path: str, what: str, x: torch.Tensor, shape: torch.Size, dtype: torch.dtype
+) -> None:
+    if x.shape != shape or x.dtype != dtype:
+        found = f"shape {tuple(x.shape)} and type {x.dtype}"
+        raise wrong(path, f"{what} has {found}, this run's {tuple(shape)} and {dtype}")
+    plain = x.layout == torch.strided and x.device.type == "cpu"
     if not plain or x.numel() * x.element_size() > x.untyped_storage().nbytes():
         raise wrong(path, f"{what} holds no numbers of its own")
     if not_finite({what: x}):

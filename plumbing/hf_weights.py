@@ -7,6 +7,7 @@ among the metadata, and is compared when they come back.
 """
 
 import errno
+import json
 import os
 import re
 from contextlib import contextmanager
@@ -14,10 +15,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from data import UserError
-from data.files import file_error
+from data.files import file_error, write_aside
 from plumbing.checked import not_finite, short
 from plumbing.flags import check
 from plumbing.hashes import combined, tensor_hash, weights_hash
@@ -26,6 +26,7 @@ from plumbing.hf_format import AGAIN, read_json
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 HASH = "weights"  # its name in the metadata
 IGNORED = "rotary_emb.inv_freq"  # older versions stored what follows from the config
 
@@ -128,14 +129,34 @@ def cause_of(error: Exception) -> OSError | None:
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """One safetensors file. OSError of one line where the disk does not take it."""
-    try:
-        save_file(tensors, path, metadata={"format": "pt", HASH: weights_hash(tensors)})
-    except (SafetensorError, OSError) as error:
-        cause = cause_of(error)
-        if cause is None:
-            raise
-        raise file_error("write", path, cause) from error
+    """One safetensors file: the size of the header, the header as JSON, then all numbers.
+
+    The library's own function writes the metadata in an order that changes from run to run. Here
+    the same tensors are the same bytes. Wide types come first, so that each number stands at a
+    multiple of its size. OSError of one line where the disk does not take it.
+    """
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header = {"__metadata__": {"format": "pt", HASH: weights_hash(tensors)}}
+    end = 0
+    for name in names:
+        x = tensors[name]
+        start = end
+        end += x.numel() * x.element_size()
+        shape = list(x.shape)
+        header[name] = {"dtype": TYPES[x.dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+
+    def write(file) -> None:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(as_bytes(tensors[name]))
+
+    write_aside(path, write)
+
+
+def as_bytes(x: torch.Tensor) -> memoryview:
+    return memoryview(x.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def check_tensors(place: dict[str, Path], expected: dict[str, torch.Size]) -> None:
@@ -171,7 +192,7 @@ def check_tensors(place: dict[str, Path], expected: dict[str, torch.Size]) -> No
                     f"{tuple(expected[name])}",
                 )
                 check(
-                    dtype in ("F32", "BF16", "F16"),
+                    dtype in TYPES.values(),
                     f"{path}: {name} has type {dtype}; only F32, BF16 and F16 can be converted",
                 )
 

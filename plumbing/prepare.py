@@ -2,13 +2,12 @@
 
 import importlib
 import importlib.util
-import os
-import shutil
 from dataclasses import dataclass
 
 import torch
 
 from data import UserError
+from plumbing.compilers import cpp_lacks, triton_lacks
 from plumbing.sharding import shard, whole_copy
 from sampler import Sampler
 
@@ -78,12 +77,6 @@ def make_sampler(model, slots: int, memory: float = 0.4):
 
 def check_compiler() -> None:
     """UserError where --compile lacks what it needs."""
-    if torch.cuda.is_available():
-        needed = "triton"
-        there = importlib.util.find_spec("triton") is not None
-    else:
-        compilers = [os.environ.get("CXX", "g++"), "clang++"]
-        needed = f"a C++ compiler ({' or '.join(compilers)})"
-        there = any(shutil.which(compiler) for compiler in compilers)
-    if not there:
-        raise UserError(f"--compile needs {needed}; --no-compile does without")
+    missing = triton_lacks() if torch.cuda.is_available() else cpp_lacks()
+    if missing:
+        raise UserError(f"--compile needs {missing}; --no-compile does without")

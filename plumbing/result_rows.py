@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from data import lock
+from data import UserError, lock
 from data.benchmarks import BENCHMARKS
 from data.grader import extract, grade
 from data.problems import NAMES, with_kind
@@ -15,6 +15,7 @@ from plumbing.identity import begin, claim_together, content_of, release_togethe
 from plumbing.likelihood import is_likelihood
 from plumbing.prepare import ComputeFlags
 from plumbing.ranks import barrier, print0, rank
+from plumbing.row_check import what_is_wrong
 from plumbing.version import code_version, other_code
 
 
@@ -168,8 +169,11 @@ def read_results(path: str) -> list[dict]:
     """The rows of a file of results. UserError where it is a file of something else."""
     rows = read_rows(path)
     for number, row in enumerate(rows, 1):
-        whole = {"name", "task"} <= row.keys() and isinstance(row.get("key", {}), dict)
-        check(whole, f"{path} holds no result rows (see row {number}); give another --out")
+        wrong = what_is_wrong(row)
+        if wrong and number == 1 and not {"name", "task"} <= row.keys():
+            raise UserError(f"{path} holds no result rows ({wrong}); give another --out")
+        advice = "delete that line and evaluate again"
+        check(not wrong, f"{path}, row {number} is damaged ({wrong}); {advice}")
     return rows
 
 

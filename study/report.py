@@ -55,14 +55,14 @@ def task_section(study: Study, task: str) -> list[str]:
 def what_was_run(study: Study, task: str) -> str:
     rows = study.rows_of_task(task)
     rows_of_setting = [row for row in rows if not row["name"].endswith(f".{WRITTEN}")]
-    preset = listed(row["preset"] for row in rows)
+    preset = listed(row.get("preset") for row in rows)
     setting = listed(row.get("setting") for row in rows_of_setting)
-    seeds = listed(row["seed"] for row in rows)
+    seeds = listed(row.get("seed") for row in rows)
     n_problems = listed(len(row["problems"]) for row in rows)
     code = listed(row.get("code") for row in rows)
     asked = {}
     for name in ("split", "n", "temperature", "top_p", "shots"):
-        asked[name] = listed(row["key"].get(name) for row in rows)
+        asked[name] = listed(row.get("key", {}).get(name) for row in rows)
     return (
         f"Preset {preset}, setting {setting} ({WRITTEN}: written), seeds {seeds}, "
         f"checkpoints after {', '.join(study.stems)} tokens of pre-training. "

@@ -7,6 +7,7 @@ general, all in percent, or the name of a field of the rows, such as "length".
 import os
 import re
 
+from data import UserError
 from evaluate import pass_at_k
 from plumbing.files import read_rows
 from study.estimates import Estimate, summarise
@@ -127,21 +128,34 @@ class Study:
         """The RL log of each seed that has one: a row per step."""
         logs = []
         for folder in self.folders:
-            log = read_rows(os.path.join(folder, f"{stem}.{recipe}.log.jsonl"))
-            for row in log:
+            path = os.path.join(folder, f"{stem}.{recipe}.log.jsonl")
+            log = read_rows(path)
+            for number, row in enumerate(log, 1):
                 if "surprise" not in row:  # older logs call it by what it estimates
                     row["surprise"] = row.get("entropy")
+                check_log_row(row, f"{path}, row {number}")
             if log:
                 logs.append(log)
         return logs
+
+
+IN_FIGURES = ("step", "accuracy", "format", "mixed", "length", "surprise")  # of the logs
+
+
+def check_log_row(row: dict, where: str) -> None:
+    """UserError where a quantity that is drawn is no number."""
+    for name in IN_FIGURES:
+        value = row.get(name)
+        if type(value) not in (int, float):
+            raise UserError(f"{where} is damaged ({name} is {value!r:.40}); delete that line")
 
 
 def values_of_row(row: dict, quantity: str) -> dict:
     """{problem: value}, or {"": value}; {} where the row has no such quantity."""
     if "@" in quantity:
         return values_by_problem(row, quantity)
-    value = 100 * row["mean"] if quantity == "general" else row[quantity]
-    if value is None:  # only the toy world has a held-out loss
+    value = 100 * row["mean"] if quantity == "general" else row.get(quantity)
+    if value is None:  # as in rows of other tasks: only the toy world has a held-out loss
         return {}
     return {"": value}
 

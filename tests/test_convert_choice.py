@@ -9,12 +9,14 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, fake_hub, tiny
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import convert
 from data import UserError
 from plumbing.checkpoint import load_checkpoint, save_checkpoint
 from plumbing.hf_format import check_architecture
+from plumbing.hf_weights import write_tensors
 
 UP = "model.layers.0.mlp.up_proj.weight"
 INDEX = "model.safetensors.index.json"
@@ -161,6 +163,25 @@ def test_what_convert_wrote_comes_back_with_the_same_bits_or_not_at_all(source, 
     path.write_bytes(content)
     said = refusal(source, tmp_path / "out" / "a.pt")
     assert f"{path} is damaged: its weights are not those that were written" in said
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    """Of any type; the library reads them, and the order in which they are given is no matter."""
+    tensors = {
+        "b": torch.arange(6.0).reshape(2, 3),
+        "a": torch.arange(3.0).bfloat16(),
+        "c": torch.arange(5.0).half(),
+        "d": torch.arange(6.0).reshape(2, 3).T,
+    }
+    write_tensors(tmp_path / "1.safetensors", tensors)
+    write_tensors(tmp_path / "2.safetensors", dict(reversed(tensors.items())))
+    assert (tmp_path / "1.safetensors").read_bytes() == (tmp_path / "2.safetensors").read_bytes()
+    loaded = load_file(tmp_path / "1.safetensors")
+    assert loaded.keys() == tensors.keys()
+    for name, x in tensors.items():
+        assert torch.equal(loaded[name], x) and loaded[name].dtype == x.dtype
+    with safe_open(tmp_path / "1.safetensors", "pt") as file:
+        assert file.metadata()["format"] == "pt"  # older versions of transformers insist on it
 
 
 # --- values that are odd, but right ---------------------------------------------------------------

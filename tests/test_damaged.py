@@ -523,12 +523,13 @@ WRONG_STATES = {
     "other parameters": (lambda s: group(s, "params", [0]), "other params in group 0"),
     "moments of few": (lambda s: s["optimizers"][0]["state"].pop(2), "has moments of other parameters"),
     "no second moment": (lambda s: s["optimizers"][0]["state"][2].pop("exp_avg_sq"), "lacks exp_avg_sq"),
+    "a moment of half precision": (lambda s: moment(s, "exp_avg", torch.zeros(16, dtype=torch.half)), "type torch.float16, this run's"),
     "a short moment": (lambda s: moment(s, "exp_avg", torch.zeros(3)), "parameter 2: exp_avg has shape (3,)"),
     "a moment of NaN": (lambda s: moment(s, "exp_avg", s["optimizers"][0]["state"][2]["exp_avg"] * float("nan")), "exp_avg holds NaN"),
     "a moment of text": (lambda s: moment(s, "exp_avg", "x"), "which is no named tensor"),
     "a weight less": (lambda s: s["model"].pop(UP), f"model lacks the tensor '{UP}'"),
     "a weight more": (lambda s: s["model"].update(x=torch.ones(1)), "model has the tensor 'x'"),
-    "a short weight": (lambda s: s["model"].update({UP: torch.ones(2)}), f"{UP} has shape (2,), this run's (48, 32)"),
+    "a short weight": (lambda s: s["model"].update({UP: torch.ones(2)}), f"{UP} has shape (2,) and type torch.float32, this run's (48, 32)"),
     "a weight of inf": (lambda s: s["model"].update({UP: torch.full((48, 32), float("inf"))}), "holds NaN or infinite"),
 }  # fmt: skip
 
@@ -554,7 +555,8 @@ def test_a_state_of_another_model_is_refused(tmp_path):
     other = tiny(600, n_kv_heads=2)
     said = line_of(check_state, str(path), read_state(str(path)), other, optimizers)
     assert (
-        "model's layers.0.self_attn.k_proj.weight has shape (32, 32), this run's (16, 32)" in said
+        "model's layers.0.self_attn.k_proj.weight has shape (32, 32) and type torch.float32, this run's (16, 32)"
+        in said
     )
     said = line_of(check_state, str(path), read_state(str(path)), model, optimizers, model)
     assert "the tensors of reference are a NoneType" in said

@@ -284,11 +284,12 @@ def test_packed_attention_is_asked_for_the_same(monkeypatch, share, heads):
     model, asked = quick(tiny(n_kv_heads=heads)), []
     wanted = loss_and_gradients(model, share=SHARED[share])
     monkeypatch.setattr(packed, "takes_packed", lambda q: True)
-    monkeypatch.setattr(
-        packed,
-        "varlen_attn",
-        lambda *args, **how: (asked.append(1), attend_in_loops(*args, **how))[1],
-    )
+
+    def attend(*args, **how):
+        asked.append(1)
+        return attend_in_loops(*args, **how)
+
+    monkeypatch.setattr(packed, "flash_attention", lambda: attend)
     assert_near(loss_and_gradients(model, share=SHARED[share]), wanted)
     assert asked
 

@@ -325,3 +325,42 @@ def test_folders_that_differ_in_more_than_the_seed_are_refused(tmp_path):
     refused([a, folder("setting", same, id="4", setting="run")], "setting None and run")
     key = {"split": "test", "n": 8, "temperature": 0.6, "top_p": 0.95, "shots": 0}
     refused([a, folder("asked", same, id="5", key=key)], "n 32 and 8")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(problems=""), "row 2 is damaged .problems is ''"),
+        (dict(problems=[[1, 2]]), "row 2 is damaged .problems holds .1, 2."),
+        (dict(problems=[["a", "", 4, 5, 0]]), "row 2 is damaged"),
+        (dict(tokens="many"), "row 2 is damaged .tokens is 'many'"),
+        (dict(facts=3), "row 2 is damaged .facts is 3"),
+        (dict(key=[]), "row 2 is damaged .key is"),
+        (dict(length="long"), "row 2 is damaged .length is 'long'"),
+        (dict(kind=None), "row 2 is damaged .kind is None"),
+    ],
+)
+def test_a_damaged_row_is_named(tmp_path, change, words):
+    write_rows(tmp_path, [problem_row("3.6M", [1]), problem_row("3.6M.rl", [2], **change)])
+    with pytest.raises((UserError, OSError), match=words) as error:
+        figures.write_report([str(tmp_path)], str(tmp_path))
+    assert "results.jsonl" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_row_may_lack_what_older_code_did_not_write(tmp_path):
+    row = problem_row("3.6M", [1, 2])
+    for name in ("length", "format", "seed", "preset", "key", "code"):
+        del row[name]
+    write_rows(tmp_path, [row])
+    assert "Results on toy" in report_of([tmp_path], tmp_path)
+
+
+@pytest.mark.parametrize("change", [dict(step=None), dict(accuracy="x"), dict(length=[])])
+def test_a_damaged_log_is_named(tmp_path, change):
+    full_study(tmp_path)
+    path = tmp_path / "3.6M.rl.log.jsonl"
+    rows = read_rows(str(path))
+    rows[4] |= change
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="3.6M.rl.log.jsonl, row 5 is damaged"):
+        report_of([tmp_path], tmp_path)

@@ -24,6 +24,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tests.faults import ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = 4 * 2**30  # bytes that a child may add to what this process has
@@ -260,9 +261,14 @@ def status_of_main(argv: list[str]) -> int:
 
 
 def main_program(argv: list[str]) -> None:
-    """Run `grpo.py ...` or `-m tools.difficulty ...` as the interpreter would."""
+    """Run `grpo.py ...` or `-m tools.difficulty ...` as the interpreter would.
+
+    `torchrun 2 grpo.py ...` runs two ranks of it.
+    """
     words = list(argv)
     name = words.pop(0)
+    if name == "torchrun":
+        sys.exit(ranks.run(int(words.pop(0)), words))
     if name == "-m":
         name = words.pop(0).replace(".", "/") + ".py"
     main = types.ModuleType("__main__")

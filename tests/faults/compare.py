@@ -13,53 +13,63 @@ LOGS = "logs"  # the folder of excursions.py with what the commands print
 LOCKS = (".lock",)
 
 
-def snapshot(folder: Path, without: tuple[str, ...] = ()) -> dict[str, object]:
-    """File -> what it holds, in a form that can be compared; `without` are names left out."""
+def snapshot(
+    folder: Path, without: tuple[str, ...] = (), but: tuple[str, ...] = ()
+) -> dict[str, object]:
+    """File -> what it holds, in a form that can be compared.
+
+    without: files and folders that are left out. but: beginnings of keys that are, besides those
+    that always are.
+    """
+    skip = (*MAY_DIFFER, *but)
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         is_lock = name.endswith(LOCKS)
-        if is_lock or name in without or LOGS in name.split("/"):
+        is_named = name in without or name.split("/")[0] in without
+        if is_lock or is_named or LOGS in name.split("/"):
             continue
         if path.is_dir():
             found[name + "/"] = "folder"
         else:
-            found[name] = content(path, str(folder))
+            found[name] = content(path, str(folder), skip)
     return found
 
 
-def content(path: Path, folder: str) -> object:
+def content(path: Path, folder: str, skip: tuple[str, ...]) -> object:
     if path.suffix == ".pt":
-        return content_of_checkpoint(path, folder)
+        return content_of_checkpoint(path, folder, skip)
     data = path.read_bytes()
     if path.suffix == ".jsonl":
-        rows = [row_of_line(line, folder) for line in data.decode(errors="replace").split("\n")]
+        rows = [
+            row_of_line(line, folder, skip) for line in data.decode(errors="replace").split("\n")
+        ]
         # A study evaluates two checkpoints at a time, and either may be first.
         return sorted(rows, key=str) if path.name == "results.jsonl" else rows
     if path.suffix == ".json":
-        return row_of_line(data.decode(errors="replace"), folder)
+        return row_of_line(data.decode(errors="replace"), folder, skip)
     if path.suffix == ".md":
         return data.decode(errors="replace").replace(folder, ".")
     return hashlib.sha256(data).hexdigest()
 
 
-def content_of_checkpoint(path: Path, folder: str) -> object:
+def content_of_checkpoint(path: Path, folder: str, skip: tuple[str, ...]) -> object:
     import torch
 
     try:
-        return plain(torch.load(path, weights_only=True), folder)
+        return plain(torch.load(path, weights_only=True), folder, skip)
     except Exception as error:  # any kind: whatever it is, the file is not a checkpoint
         return f"unreadable: {type(error).__name__}"
 
 
-def row_of_line(line: str, folder: str) -> object:
+def row_of_line(line: str, folder: str, skip: tuple[str, ...]) -> object:
     try:
-        return plain(json.loads(line), folder)
+        return plain(json.loads(line), folder, skip)
     except ValueError:
         return line
 
 
-def plain(value: object, folder: str) -> object:
+def plain(value: object, folder: str, skip: tuple[str, ...]) -> object:
     """Dicts, lists and texts; a tensor becomes its type, shape and a hash of its bytes."""
     if hasattr(value, "numpy"):
         bits = value.detach().contiguous().reshape(-1).view(dtype=byte_type())
@@ -68,11 +78,11 @@ def plain(value: object, folder: str) -> object:
     if isinstance(value, dict):
         kept = {}
         for key, item in value.items():
-            if not str(key).startswith(MAY_DIFFER):
-                kept[str(key).replace(folder, ".")] = plain(item, folder)
+            if not str(key).startswith(skip):
+                kept[str(key).replace(folder, ".")] = plain(item, folder, skip)
         return kept
     if isinstance(value, (list, tuple)):
-        return [plain(item, folder) for item in value]
+        return [plain(item, folder, skip) for item in value]
     if isinstance(value, str):
         return value.replace(folder, ".")
     return repr(value)

@@ -20,6 +20,9 @@ class Shape:
 
     optional: frozenset = frozenset()  # keys that may be missing, or null
     nullable: frozenset = frozenset()  # keys whose value may be null, though they must be there
+    # The ways to dicts whose keys may be missing: the flags of a run, which an older version of the
+    # code did not have.
+    free: frozenset = frozenset()
     loose: bool = False  # a number may stand for a text, and a text for a number
     more_keys: bool = True  # unknown keys are allowed
     tables: bool = False  # a dict of many keys is a table, whose keys are values too
@@ -56,7 +59,7 @@ class Shape:
             return all(self.fits(values[0], value, (*way, None)) for value in after.values())
         for key, value in before.items():
             if key not in after:
-                if key not in self.optional:
+                if key not in self.optional and way not in self.free:
                     return False
             elif not self.fits(value, after[key], (*way, key)):
                 return False

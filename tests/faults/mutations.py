@@ -147,12 +147,14 @@ def judged(outcome, kind: Format, folder: Path, target: Path, right, sound: byte
         return verdict, "" if verdict == "refused" else outcome.end()
     own = str(target.relative_to(folder))
     said = outcome.stdout.replace(str(folder), ".")
-    found = compare.differences(files, compare.snapshot(folder, without=(own, *formats.COPIES)))
+    without = (own, *formats.COPIES, *kind.beside)
+    found = compare.differences(files, compare.snapshot(folder, without, but=formats.IDENTITY))
     if not found and not prints_other(outcome.argv, stdout, said):
         return FINE, ""
+    different = "; ".join(found) or "it prints another thing"
     if is_valid(kind, sound, damaged) or says_so(stdout, said + outcome.stderr):
-        return FINE, ""
-    return "silent", "; ".join(found) or "it prints another thing"
+        return FINE, different
+    return "silent", different
 
 
 def prints_other(argv: list[str], right: str, said: str) -> bool:

@@ -119,9 +119,19 @@ class WatchedFile(io.FileIO):
         return super().truncate(size)
 
 
+watching_now: list[Watch] = []  # of this process: one or none
+
+
+def continue_here() -> None:
+    """In a fork of the process that is watched: it is this one now."""
+    for watching in watching_now:
+        watching.process = os.getpid()
+
+
 def watch(folder: str, fault: Fault | None = None, note: str | None = None) -> None:
     """Watch this process from now on. note: a file that gets a line for each operation."""
     watching = Watch(folder, fault, note)
+    watching_now.append(watching)
     plain_open = io.open
 
     @functools.wraps(plain_open)

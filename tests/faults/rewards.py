@@ -26,7 +26,6 @@ REWARDS = {
     "exits": ("import sys\ndef score(response, problem):\n    sys.exit(0)\n", False),
     "exits at import": ("import sys\nsys.exit(0)\n", False),
     "quits at import": ("quit()\n", False),
-    "interrupts": ("def score(response, problem):\n    raise KeyboardInterrupt\n", False),
     "raises at import": ("raise RuntimeError('no')\n", False),
     "imports nothing": ("import no_such_module\n", False),
     "recursion": ("def score(response, problem):\n    return score(response, problem)\n", False),

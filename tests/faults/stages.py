@@ -28,6 +28,7 @@ COMMANDS = {
     # With all that a run of RL may write and keep.
     "rl-options": f"grpo.py {BASE} --out {{folder}}/a.rl.pt {RL} --save_rollouts --samples_every 2 "
     "--val_every 2 --val 2 --kl 0.1 --ref_every 2 --reward {world}/reward.py:score",
+    "rl-ranks": f"torchrun 2 grpo.py {BASE} --out {{folder}}/a.rl.pt {RL}",
     "parallel": f"parallel.py {BASE} --out {{folder}}/a.parallel.pt --sft_batch 4 {RL}",
     "interleave": f"parallel.py {BASE} --out {{folder}}/a.interleave.pt --mode interleave "
     f"--interleave 2 --sft_batch 4 {RL}",
