@@ -237,6 +237,8 @@ def main(argv: list[str]) -> None:
         start(args)
     except (UserError, OSError) as error:
         sys.exit(f"excursions.py: {error}")
+    except KeyboardInterrupt:  # outside of the commands: while the report is drawn, say
+        sys.exit("excursions.py: interrupted; the same command goes on")
 
 
 def start(args) -> None:

@@ -33,12 +33,14 @@ SPELLING_WORDS = set(NUMBER_WORDS) | set(MULTIPLES) | {"hundred"}
 
 HARMLESS = set("and about around when where with over".split())
 DOUBTS = (HEDGES - HARMLESS) | set(  # words that hedge, or take back what stands before them
-    "wrong incorrect false wait actually but instead except unless without versus guess unsure nope "
-    "approx approximate circa estimated nearly almost if though although however rather otherwise "
-    "alternatively else could might may should would no isn aren wasn t assuming supposing provided "
-    "given suppose actual correct corrected correction sorry oops hmm fact plus minus".split()
+    "wrong incorrect false wait actually but instead except unless without versus guess unsure "
+    "nope approx approximate circa estimated nearly almost if though although however rather "
+    "otherwise alternatively else could might may should would no isn aren wasn t assuming "
+    "supposing provided given suppose actual correct corrected correction sorry oops hmm fact "
+    "plus minus least most minimum maximum min max".split()
 )
 ALL_DOUBTS = DOUBTS | (NOT_UNITS - HARMLESS - SPELLING_WORDS)
+ALL_DOUBTS |= set("binary ternary octal hexadecimal hex".split())
 NO_LABELS = (  # "Over 18" is not 18
     ALL_DOUBTS
     | HARMLESS
@@ -47,14 +49,16 @@ NO_LABELS = (  # "Over 18" is not 18
         "step part case check verify verification note problem question example section method "
         "solution to from of at by in per for after before past within near close up down off "
         "twice thrice times pi less fewer more never top bottom exceeds exceeding greater every "
-        "any all some square cube".split()
+        "any all some square cube arcsin arccos arctan sinh cosh tanh gcd lcm det".split()
     )
 )
 CONNECTIVES = set(  # a tail with a number in it begins with one of these, or is a PLACE
     "so which since because as where while when that who making meaning leaving giving thus hence "
     "therefore".split()
 )
-GOES_ON = SPELLING_WORDS | set("and times half double twice".split())  # "5, and 3 more"
+GOES_ON = SPELLING_WORDS | set(  # "5, and 3 more"
+    "and times half double twice about around over dozen dozens".split()
+)
 CURRENCIES = "Rs|INR|USD|US|EUR|GBP|CAD|AUD|NZD|SGD|HKD|NT|JPY|CNY|RMB|RM|PHP|Php|BDT|Tk|NGN|KES"
 
 # --- what stands in front and behind --------------------------------------------------------------
@@ -63,7 +67,7 @@ AROUND = " \t\r\n*_`:"
 BEHIND = AROUND + ",;"
 LABEL = re.compile(  # "Rs. 500", "Day 12", "US $5"; the word is one of its own
     rf"""
-    (?: (?: {CURRENCIES} ) \b \.? | (?P<word> [A-Z]?[a-z]{{2,}} ) [ ] )
+    (?: (?: {CURRENCIES} ) (?![A-Za-z]) \.? | (?P<word> [A-Z]?[a-z]{{2,}} ) [ ] )
     [ ]* \\?\$?
     (?= -?\.?[0-9] )
     """,
@@ -80,6 +84,7 @@ PLACE = re.compile(  # "in 8 days", "out of 20 eggs"
     r"\s+ \$? [0-9][0-9,.]* \s+ [a-z\s]+",
     re.VERBOSE | re.IGNORECASE,
 )
+WORDS = re.compile(r"[A-Za-z\s,.'-]*[A-Za-z]{2}[A-Za-z\s,.'-]*")
 SUM = re.compile(r"[0-9)]\s*[-+*/x\u00d7\u00f7=]")
 QUALIFIER = re.compile(  # "for all real x", "where n is an integer"
     r"""
@@ -98,10 +103,11 @@ WORDS_OF_QUALIFIERS = set(
 )
 
 
-HEDGE = re.compile(  # "18 or 20", "maybe 18", "18-20", "18 to 20"
+HEDGE = re.compile(  # "18 or 20", "maybe 18", "not 18", "18-20", "18 to 20"
     r"""
     \b (?: maybe | perhaps | possibly | probably | either | between ) \b
   | \b or \b [^\w.]* (?: \w+ \s+ ){0,2} \W* (?: [0-9] | so\b | more\b | less\b | fewer\b )
+  | \A \W* not \b | \u00b1 | \\pm \b
   | \A \W* [0-9][0-9,.]* (?: [-\u2013\u2014] | \s to \s ) \$? [0-9]
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -138,7 +144,7 @@ def bare_sentence(text: str) -> str:
 def without_tail(text: str) -> str:
     """Without what follows the first comma or semicolon with a word behind it.
 
-    The tail may not go on with the answer, as in "5, and 3 more" or "Ann 5, Bob 3", nor have doubts.
+    The tail may neither go on with the answer, as in "5, and 3 more" or "Ann 5, Bob 3", nor doubt.
     """
     comma = TAIL.search(text)
     if not comma:
@@ -153,7 +159,10 @@ def without_tail(text: str) -> str:
 
 
 def without_remark(text: str, sums: bool) -> str:
-    """Without the brackets at the end, if what they hold agrees; `sums` allows (8 * 9) behind 72."""
+    """Without the brackets at the end if what they hold agrees: 41 (forty-one), 12 (eggs).
+
+    `sums` allows numbers in them: 72 (8 * 9), 12 (out of 20 eggs).
+    """
     remark = REMARK.fullmatch(text) if text.rstrip(" .").endswith(")") else None
     if not remark:
         return text
@@ -161,12 +170,14 @@ def without_remark(text: str, sums: bool) -> str:
     value = value_of(bare(before))
     if not isinstance(value, Fraction) or not ALL_DOUBTS.isdisjoint(words_of(inside)):
         return text
-    if not re.search("[0-9]", inside):
-        is_words = re.fullmatch(r"[A-Za-z\s,.'-]*", inside) and re.search("[A-Za-z]{3}", inside)
-        return before if is_words and spelled_number(inside) in (None, value) else text
-    is_sum = SUM.search(inside) and value_of(equation_result(inside)) == value
-    agrees = sums and (is_sum or PLACE.fullmatch(inside))
-    return before if agrees else text
+    if re.search("[0-9]", inside):
+        is_sum = SUM.search(inside) and value_of(equation_result(inside)) == value
+        return before if sums and (is_sum or PLACE.fullmatch(inside)) else text
+    if not WORDS.fullmatch(inside) or spelled_number(inside) not in (None, value):
+        return text
+    if before[-1].isdigit() and all(is_unit(word) for word in inside.split()):
+        return f"{before} {inside}"  # it may be compared with the reference answer's
+    return before
 
 
 def spelled_number(text: str) -> int | None:

@@ -26,7 +26,7 @@ CLAIM = re.compile(
         [.0-9] )
     (?= (                                           # and this is the answer: to the sentence's end
         (?: (?! (?<! \b Rs ) \. \s                  # "18. She ..." is 18, but "1.5 miles" stays
-              | ! (?: [\s*"'] | \Z )
+              | ! (?: [\s*"'] | \Z ) (?! \s* [=+*/-] )
               | \s (?: because | since ) \s )
             [^\n]
         ){0,200}
@@ -89,20 +89,29 @@ EITHER_OR = re.compile(
     r"\W* (?: text\{ \s* )? or \b \W* (?: boxed \W* )?", re.VERBOSE | re.IGNORECASE
 )
 
-# All that stands between two boxes of one list: "\boxed{3}$, $\boxed{8}$, and $x = \boxed{11}".
-BETWEEN_BOXES = re.compile(
+# What may stand between two boxes of one list: "\boxed{3}$, $\boxed{8}$, and $x = \boxed{11}".
+MAX_BETWEEN = 100  # characters
+DECORATION = re.compile(
     r"""
-    (?: [\s$}&] | \\[,;:!\ \\()\[\]] | \\q?quad )*
-    (?: [,;] | (?P<word> (?: \\(?:text|mbox|mathrm)\{ \s* )? \b (?: and | or ) \b [\s}]* ) )
-    (?: [\s$}&] | \\[,;:!\ \\()\[\]] | \\q?quad )*
-    (?: (?: \\(?:text|mbox|mathrm)\{ \s* )? (?P<second> and | or ) \b [\s$}]* )?
-    (?: (?P<name> [A-Za-z] (?: _ \{? [A-Za-z0-9] \}? )? ) \s* = [\s$]* )?
-    (?: \\left | \\[()\[\],;:!\ ] | [\s$] )*
-    \\ (?: boxed | fbox ) \s* \{?
+    \\ (?: text | mbox | mathrm | textbf ) \s* \{
+  | \\ (?: boxed | fbox | left | q?quad ) (?![A-Za-z])
+  | \\ [^A-Za-z]                                    # a space, "\(" or a new row
+  | [$&]
     """,
     re.VERBOSE,
 )
-NAME_BEFORE_BOX = re.compile(r"([A-Za-z](?:_\{?[A-Za-z0-9]\}?)?)\s*=[\s$]*\\(?:boxed|fbox)\s*\{?\Z")
+JOINT = re.compile(
+    r"""
+    \s* (?: [,;] \s* )?
+    (?: (?P<word> and | or | as[ ]well[ ]as ) \b
+        [\s,]* (?: (?: also | finally | lastly | then ) \b [\s,]* )? )?
+    (?: (?P<name> [A-Za-z] (?: _ [A-Za-z0-9]{1,2} )? ) \s* = \s* )?
+    """,
+    re.VERBOSE,
+)
+NAME_IN_FRONT = re.compile(
+    r"(?<![A-Za-z_]) ([A-Za-z] (?: _[A-Za-z0-9]{1,2} )?) \s*=\s* \Z", re.VERBOSE
+)
 
 
 class Mark(NamedTuple):
@@ -123,10 +132,10 @@ def boxed_marks(text: str) -> list[Mark]:
 
 
 def lines_with_hashes(text: str) -> list[Mark]:
-    """The answers of lines "#### 18".
+    r"""The answers of lines "#### 18".
 
-    A line without a digit is a heading, and in "#### \\boxed{18}" the box is the answer. A line that
-    begins with a word and holds no readable number is a weak mark: it may be a heading too.
+    A line without a digit is a heading, and in "#### \boxed{18}" the box is the answer. A line that
+    begins with a word and holds no readable number may be a heading too: it is a weak mark.
     """
     marks = []
     for line in HASHES.finditer(text):
@@ -167,21 +176,37 @@ def joined_boxes(marks: list[Mark], text: str) -> str | None:
     """
     parts = []
     words = set()
-    for before, mark in zip(marks[-2::-1], marks[:0:-1]):
-        between = BETWEEN_BOXES.fullmatch(text[before.end : mark.start])
-        if not (before.is_box and mark.is_box and between):
+    first = marks[-1]
+    for before in marks[-2::-1]:
+        if not (before.is_box and first.is_box):
             break
-        words |= {between["word"], between["second"]}
-        parts.append(named(mark.answer, between["name"]))
+        joint = joint_of(text[before.end : first.start])
+        if not joint:
+            break
+        words.add(joint["word"])
+        parts.append(named(first.answer, joint["name"]))
         first = before
     if not parts:
         return None
-    name = NAME_BEFORE_BOX.search(text[max(0, first.start - 40) : first.start])
+    name = NAME_IN_FRONT.search(undecorated(text[max(0, first.start - 40) : first.start]))
     parts.append(named(first.answer, name[1] if name else None))
     if len(set(parts)) == 1:
         return parts[0]
-    has_or = any(word and "or" in word for word in words)
-    return (" \\text{ or } " if has_or else ", ").join(parts[::-1])
+    return (" \\text{ or } " if "or" in words else ", ").join(reversed(parts))
+
+
+def joint_of(between: str) -> re.Match | None:
+    """What joins two boxes to a list, or None if something else stands between them."""
+    if len(between) > MAX_BETWEEN:
+        return None
+    plain = undecorated(between)
+    joint = JOINT.fullmatch(plain)
+    is_joint = joint and (joint["word"] or "," in plain or ";" in plain)
+    return joint if is_joint else None
+
+
+def undecorated(text: str) -> str:
+    return re.sub("[{}]", "", DECORATION.sub(" ", text))
 
 
 def named(answer: str, name: str | None) -> str:

@@ -94,6 +94,7 @@ def toy_rows(out: str, tokenizer: str, seq_len: int, n_tokens: int, seed: int) -
         "seq_len": seq_len,
         "seed": seed,
         "n_tokens": n_tokens,
+        "generator": generator_version(),
     }
     path = Path(out, "corpus", f"{short_hash(recipe)}.npy")
     if not path.exists():
@@ -102,6 +103,14 @@ def toy_rows(out: str, tokenizer: str, seq_len: int, n_tokens: int, seed: int) -
         write_text(path.with_suffix(".json"), json.dumps(facts, indent=2))
         write_aside(path, lambda file: np.save(file, rows))
     return open_rows(path, seq_len, get_tokenizer(tokenizer).n_vocab)
+
+
+def generator_version() -> str:
+    """A hash of the code that writes the toy world: edited code writes its rows anew."""
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(Path(__file__).parent.glob("toy*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def open_rows(path: Path, seq_len: int, n_vocab: int) -> np.ndarray:

@@ -24,7 +24,8 @@ MAX_TOKENS = 120
 MAX_DEPTH = 8  # of brackets and arguments
 MAX_VALUE = 10**60  # numerators and denominators stay below
 MAX_TERMS = 16  # of a sum
-MAX_POWER = 300  # of one product; of a sum it is MAX_TERMS
+MAX_POWER = 300  # of one product
+MAX_POWER_OF_SUM = 8
 MAX_ROOT = 12  # the 3 of \sqrt[3]{2}
 MAX_RADICAND = 10**8  # it is factored by trial
 MAX_FACTORIAL = 40
@@ -195,7 +196,7 @@ def power_of(a: Sum, b: Sum) -> Sum:
         return power_of(root, {ONE: Fraction(power.numerator)})
     if len(a) <= 1:
         return power_of_product(a, int(power))
-    if abs(power) > MAX_TERMS:
+    if abs(power) > MAX_POWER_OF_SUM:
         raise NotExact
     total: Sum = {ONE: Fraction(1)}
     for _ in range(abs(int(power))):

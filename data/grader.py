@@ -4,15 +4,18 @@ r"""The only judge: does a response end in the right answer? Reward and verdict 
     grade("9 * 2 = 18\n#### 18", "18", kind="gsm8k")         -> True
     grade(r"\boxed{18 \text{ or } 20}", "18")                -> False
 
-Which answers count. For math: `\boxed{...}`. For gsm8k: `\boxed{...}`, `#### N`, the words "the
-answer is N" and a line "A: N", since base models often write neither mark. The last one counts, so
-a model may correct itself but not hedge: an empty or unclosed box is no answer, nor is one that is
-taken back ("Wait, that is wrong") or followed by "or". What comes after a question that the model
-invents ("Question:", "Q:", "Problem:") is not read.
+Which answers count. For math: `\boxed{...}`, in any form (data/boxes.py). For gsm8k: `\boxed{...}`,
+`#### N`, the words "the answer is N" and a line "A: N", since base models often write neither mark.
+The last one counts, so a model may correct itself but not hedge: an empty or unclosed box is no
+answer, nor is one that is taken back ("Wait, that is wrong") or followed by "or". Boxes with only
+commas or "and" between them are one list. A sentence or a heading without a readable number says
+nothing against a box or `#### N` before it. What comes after a mark of the end, or a question that
+the model invents ("Question:", "Q:", "Problem:"), is not read.
 
 What is equal. Numbers are compared as exact fractions: 0.5 = 1/2, but 0.25 is not 25%. All else is
 compared form by form in data/latex.py: "18 or 20" is right only if the reference answer says so.
-Units are dropped, unless both sides name a different one. What cannot be read is wrong.
+Constants are computed exactly (data/exact.py). Units are dropped, unless both sides name a
+different one. What cannot be read is wrong.
 """
 
 import re
@@ -22,7 +25,6 @@ from data import answer_marks, latex
 from data.answer_in_words import agree
 from data.answer_marks import EITHER_OR, END_MARK, NEXT_QUESTION, TAKEN_BACK
 from data.authors import authors_grade
-from data.boxes import boxes as boxes  # of use wherever a box is read
 from data.latex_tokens import MAX_DIGITS
 from data.problem import KINDS
 
@@ -102,7 +104,7 @@ def committed(response: str, kind: str, claims: bool = True) -> list[str]:
 
 
 def read_part(response: str, kind: str) -> str:
-    """The end of a long response, up to a question that the model invents or its mark of the end."""
+    """A response up to a question that the model invents; of a long one only its tail."""
     text = response[-MAX_RESPONSE:]
     next_question = NEXT_QUESTION.search(text)
     if next_question:

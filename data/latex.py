@@ -86,7 +86,7 @@ def thousands_are_merged(reference: str) -> bool:
 def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
     r"""Equal in form and value. A bare pair may be put in parentheses.
 
-    a \pm b is the set of its two values. The parts of a union, and those around an "or", may come in
+    a \pm b is the set of its two values. The parts of a union and those around an "or" may come in
     any order. With any_order a bare list is one of solutions: -2, 1 is the same as 1, -2, as
     "x = 1 or x = -2", and as the set \{1, -2\}.
     """
@@ -97,7 +97,7 @@ def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
     if gold.unit and found.unit and not compatible(gold.unit, found.unit):
         return False
     kinds = {gold.kind, found.kind}
-    if "+-" in kinds and kinds <= {"+-", "{}", ","}:
+    if "+-" in kinds and kinds <= {"+-", "{}", ",", "or"}:
         same_size = len(gold.value) == len(found.value)
         return same_size and as_set(gold.value) == as_set(found.value)
     if any_order and len(kinds) == 2 and kinds <= {"or", ",", "{}"}:

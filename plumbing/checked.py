@@ -163,6 +163,10 @@ def check_facts(path: str, facts) -> Facts:
         if type(value) is not kind:
             message = f"{path}: its fact {name} is {short(value)}, not of type {kind.__name__}"
             raise FileError(f"{message}; {ADVICE}")
+    for name, value in (facts.get("config") or {}).items():
+        if isinstance(value, dict | list | tuple):
+            message = f"{path}: the flag {short(name)} in its facts is {short(value)}"
+            raise FileError(f"{message}; it must be a number or text")
     return Facts(facts, path)
 
 

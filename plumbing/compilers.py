@@ -4,14 +4,12 @@ On a GPU that is Triton's: for --compile, and for the kernel that fast/paged_ker
 On a CPU --compile needs a C++ compiler. Needs no torch.
 """
 
-import functools
 import importlib.util
 import os
 import shutil
 import sysconfig
 
 
-@functools.cache
 def triton_lacks() -> str:
     """What Triton would need here and does not find, in words; "" if nothing is missing.
 

@@ -52,7 +52,11 @@ def launch(main, Config, presets: dict, settings: dict | None = None, after_sft=
         leave(f"{script}: {error}")
     except KeyboardInterrupt:
         leave(f"{script}: interrupted; the same command goes on from the last save")
-    except RuntimeError as error:
+    except Exception as error:
+        if hasattr(error, "one_line"):  # of a user's own function (plumbing/own_reward.py)
+            leave(f"{script}: {error.one_line}")
+        if not isinstance(error, RuntimeError):
+            raise
         if watchdog.has_left():  # another rank has said why, and this one missed it
             sys.exit(1)
         if world() > 1:  # a collective that failed or waited too long says neither who nor where

@@ -30,9 +30,9 @@ def load_reward(spec: str, example: Problem) -> Callable[[str, Problem], float] 
     numpy or torch scalar, or a bool, which counts as 1.0 or 0.0.
 
     The function is called once with `example` before any work starts. An exception that it raises
-    there belongs to its author, so it passes through, with the problem named. Later the run is
-    somebody's who wants it to end in one line. Raises UserError if there is no such function or if
-    it gives no reward.
+    there belongs to its author, so it passes through, with the problem named; a command makes one
+    line of it (`launch`), as of a later one. Raises UserError if there is no such function or if it
+    gives no reward.
     """
     if not spec:
         return None
@@ -51,6 +51,7 @@ def load_reward(spec: str, example: Problem) -> Callable[[str, Problem], float] 
             raise UserError(f"{flag}: {name} ends the program ({error!r}) {where}") from error
         except Exception as error:
             error.add_note(f"in {flag}, {where}: {problem.question}")
+            error.one_line = failure(error, problem)  # what a command says of it
             raise
         return checked(value, f"{flag}: {name} gave", where)
 
@@ -60,10 +61,13 @@ def load_reward(spec: str, example: Problem) -> Callable[[str, Problem], float] 
         except UserError:
             raise
         except Exception as error:
-            what = one_line(f"{type(error).__name__}: {error}")
-            place = f"{place_of(error, path)}on problem {one_line(problem.id)}"
-            question = one_line(problem.question, 80)
-            raise UserError(f"{flag}: {name} failed {place} ({question}): {what}") from error
+            raise UserError(error.one_line) from error
+
+    def failure(error: Exception, problem: Problem) -> str:
+        what = one_line(f"{type(error).__name__}: {error}")
+        place = f"{place_of(error, path)}on problem {one_line(problem.id)}"
+        question = one_line(problem.question, 80)
+        return f"{flag}: {name} failed {place} ({question}): {what}"
 
     score_first("", example)
     return score

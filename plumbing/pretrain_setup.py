@@ -14,7 +14,7 @@ from model import ModelConfig, Transformer
 from plumbing.batches import batch_indices
 from plumbing.checkpoint import save_checkpoint
 from plumbing.flags import check
-from plumbing.identity import make_facts
+from plumbing.identity import content_of, make_facts
 from plumbing.ranks import device, gather_objects, print0, rank, world
 from plumbing.sharding import full_weights
 from plumbing.units import count
@@ -80,11 +80,8 @@ def open_corpus_together(config, folder: str, n_tokens: int):
 
 
 def identity_of(corpus) -> dict:
-    """What stands for the rows that are trained on: a hash of the corpus's manifest.
-
-    The toy world has none. Its rows are made from the flags, and lie in the run's own folder.
-    """
-    return {"id": getattr(corpus, "content", None)}
+    """A hash that stands for the rows that are trained on: of a manifest, or of the toy's file."""
+    return {"id": getattr(corpus, "content", None) or content_of(str(corpus.filename))}
 
 
 def steps_for(tokens: int, config) -> int:

@@ -102,8 +102,8 @@ def same_commands(jobs: list[Job], out: str) -> None:
         before = known.setdefault(key, command)
         if before != command:
             sys.exit(
-                f"excursions.py: {key} was made by `{before}`, now it would be `{command}`; "
-                "give another --out"
+                f"excursions.py: {key} was made by `{before:.300}`, now it would be "
+                f"`{command}`; give another --out"
             )
     write_text(path, json.dumps(known, indent=1))
 

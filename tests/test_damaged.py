@@ -268,6 +268,7 @@ WRONG = {
     "tokens as text": (put("facts", "tokens", "4B"), "its fact tokens is '4B', not of type int"),
     "a recipe of None": (put("facts", "recipe", None), "its fact recipe is None, not of type str"),
     "flags as a list": (put("facts", "config", []), "its fact config is [], not of type dict"),
+    "a flag of lists": (put("facts", "config", {"tokens": [[]]}), "the flag 'tokens' in its facts is [[]]"),
     "a set": (put("facts", "mine", {1}), "its facts hold a set"),
     "a tensor among facts": (put("facts", "mine", torch.ones(1)), "its facts hold a Tensor"),
     "facts in facts": (cycle, "its facts are too many or nested too deeply"),

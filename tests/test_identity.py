@@ -17,7 +17,7 @@ import evaluate
 import grpo
 import pretrain
 import sft
-from data import UserError, lock
+from data import UserError, corpus, lock
 from plumbing import identity, pretrain_run, resume, version
 from plumbing.checkpoint import load_checkpoint, read_facts, save_checkpoint
 from plumbing.files import read_rows
@@ -425,3 +425,30 @@ def test_another_runs_checkpoints_and_log_are_not_overwritten(tmp_path, small_wo
     with pytest.raises(UserError, match="exists and differs"):
         pretrain.main(pretrain_config(folder, **(dict(seed=1) | more)))
     assert before == {name: (folder / name).read_bytes() for name in before}
+
+
+def test_edited_generators_write_other_rows(tmp_path, small_world, monkeypatch):
+    """And a checkpoint knows by a hash what it was trained on."""
+    pretrain.main(pretrain_config(tmp_path / "a"))
+    first = set(os.listdir(tmp_path / "a" / "corpus"))
+    monkeypatch.setattr(corpus, "generator_version", lambda: "edited")
+    pretrain.main(pretrain_config(tmp_path / "b"))
+    assert len(first) == 2 and not first & set(os.listdir(tmp_path / "b" / "corpus"))
+    facts = [read_facts(str(tmp_path / name / "20K.pt")) for name in "ab"]
+    assert (
+        facts[0]["corpus_content"] and facts[0]["id"] == facts[1]["id"]
+    )  # the same bytes after all
+
+
+def test_an_unfinished_run_does_not_go_on_with_other_rows(tmp_path, small_world, monkeypatch):
+    config = pretrain_config(tmp_path / "a")
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pretrain_run, "end", stop)
+        pretrain.main(config)
+    monkeypatch.setattr(pretrain.pretrain_setup, "identity_of", lambda corpus: {"id": "other"})
+    with pytest.raises(UserError, match="began from another checkpoint or corpus"):
+        pretrain.main(config)

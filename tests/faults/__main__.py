@@ -26,8 +26,8 @@ PARTS = {
 }
 ROUND = {"kills": 1, "disks": 1, "twins": 1, "flags": 60, "mutations": 120}
 SHORT = {"kills": 1, "disks": 1, "twins": 1, "flags": 24, "mutations": 48}
-# Left out of --short: a study takes seconds.
-SLOW = ("excursions", "results", "rl-log", "commands")
+# Left out of --short: a study and two ranks take seconds.
+SLOW = ("excursions", "rl-ranks", "results", "rl-log", "commands")
 
 
 def read_flags(argv: list[str]) -> argparse.Namespace:

@@ -24,6 +24,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
 from tests.faults import ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -268,7 +269,7 @@ def main_program(argv: list[str]) -> None:
     words = list(argv)
     name = words.pop(0)
     if name == "torchrun":
-        sys.exit(ranks.run(int(words.pop(0)), words))
+        sys.exit(ranks.run(int(words.pop(0)), functools.partial(status_of, words)))
     if name == "-m":
         name = words.pop(0).replace(".", "/") + ".py"
     main = types.ModuleType("__main__")

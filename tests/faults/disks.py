@@ -58,7 +58,11 @@ def judged(outcome: children.Outcome, folder: Path) -> str:
     if outcome.status == 0:
         return ENDED_BEFORE
     # A limit of sizes also meets the semaphores of the standard library, which are files there.
-    return judged_end(outcome, names=[str(folder) + "/", "/dev/shm"])
+    names = [str(folder) + "/", "/dev/shm"]
+    if outcome.argv[0] == "torchrun" and not outcome.hung:
+        # The other rank says at length that it was left alone. Rank 0's line has to be there, too.
+        return REFUSED if any(name in outcome.stderr for name in names) else "unclear"
+    return judged_end(outcome, names)
 
 
 def temporary_files(folder: Path) -> list[str]:

@@ -5,18 +5,19 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
-from tests.faults import children, operations
+from tests.faults import operations
 
 GRACE = 5.0  # seconds that the others have to end, after one has failed
 
 
-def run(n: int, argv: list[str]) -> int:
-    """Run n ranks of a command, each a fork -> the exit status of the first that failed, or 0."""
+def run(n: int, command: Callable[[], int]) -> int:
+    """Call command() in n forks -> the exit status of the first rank that failed, or 0."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the ranks get them too; this waits for their end
     port = free_port()
-    living = {start(i, n, port, argv) for i in range(n)}
+    living = {start(i, n, port, command) for i in range(n)}
     failed = 0
     until = float("inf")
     while living:
@@ -46,7 +47,7 @@ def signal_all(pids: set[int], number: int) -> None:
         os.kill(pid, number)
 
 
-def start(rank: int, n: int, port: int, argv: list[str]) -> int:
+def start(rank: int, n: int, port: int, command: Callable[[], int]) -> int:
     """-> the process that is this rank. Faults come at the operations of rank 0."""
     pid = os.fork()
     if pid:
@@ -59,7 +60,7 @@ def start(rank: int, n: int, port: int, argv: list[str]) -> int:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         if rank == 0:
             operations.continue_here()
-        status = children.status_of(argv)
+        status = command()
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

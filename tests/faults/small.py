@@ -37,6 +37,7 @@ PRETRAIN = "--batch 4 --seq_len 40 --warmup 200 --save_every 2 --log_every 4"
 def import_and_shrink() -> None:
     """Import what the commands import, with one thread, and make their presets small."""
     import torch
+    import torch._dynamo  # torch's optimizers do so when they are made, which takes seconds
 
     torch.set_num_threads(1)  # a fork of a process with threads may hang
 
