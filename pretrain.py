@@ -88,6 +88,7 @@ def main(config: Config) -> None:
     prepare(model, config, equal_rows=True)
     how = ((0.9, config.beta2), config.weight_decay)
     optimizer = adamw(model, config.lr, *how, decay_embedding=False)
+    pretrain_run.note_start(config, folder)
     pretrain_setup.print_plan(model, config, steps, len(corpus))
     origin = pretrain_setup.identity_of(corpus)
     resume = Resume(os.path.join(folder, "pretrain"), config, model, optimizer, origin=origin)

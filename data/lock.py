@@ -14,6 +14,7 @@ import socket
 from pathlib import Path
 
 from data import UserError
+from data.files import file_error
 
 HELD = {}  # path of an output -> the open lock file, of the outputs that this process has claimed
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system that has no locks
@@ -33,8 +34,7 @@ def claim(path: str | Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         HELD[str(path)] = wait_for(lock_path, path)
     except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"cannot write {path}: {reason}; give another --out") from error
+        raise file_error("write", path, error) from error
 
 
 def wait_for(lock_path: Path, path: Path):
@@ -56,9 +56,10 @@ def wait_for(lock_path: Path, path: Path):
                 raise
             print(f"{path.parent} knows no file locks; never start a command there twice")
         if is_at(file, lock_path):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            holder = f"process {os.getpid()} on {socket.gethostname()}"
+            with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), holder.encode())
             return file
         file.close()  # the one before removed its lock file: take the new one
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data import UserError
+from data.files import OF_THE_DISK, file_error
 
 
 class Source(NamedTuple):
@@ -188,6 +189,8 @@ def from_hub(what: str, ask: Callable):
                 f"{what} is not on the hub, or not public; correct the table in data/mixes.py"
             ) from None
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in OF_THE_DISK:  # a wait frees no room
+                raise file_error("write", error.filename or what, error) from None
             # no network, a gateway's answer, half a file: the client has no common class for them
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         time.sleep(seconds)

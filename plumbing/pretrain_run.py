@@ -26,7 +26,8 @@ def is_finished(config, folder: str, keep: dict[int, str], steps: int) -> bool:
     that it keeps, so <folder>/pretrain.json says whether it has ended. Raises UserError where the
     folder holds another run's checkpoints or log.
     """
-    claim_together(run_name(folder))
+    folder = folder.rstrip("/") or "/"
+    claim_together(f"{folder}.pretrain", run_name(folder))  # locked beside: nothing is made in it
     begin()
     paths = [path for path in keep.values() if os.path.exists(path)]
     earlier = {path: read_facts(path) for path in paths}
@@ -46,11 +47,16 @@ def is_finished(config, folder: str, keep: dict[int, str], steps: int) -> bool:
     elif ended:
         if rank() == 0:
             shutil.rmtree(f"{run_name(folder)}.resume", ignore_errors=True)
+            write_about(config, folder, ended=True)
         print0(f"{last} is finished; nothing to do{other_code(earlier[last])}")
         return True
+    return False
+
+
+def note_start(config, folder: str) -> None:
+    """From now on the folder is this run's: all that it reads has been opened."""
     if rank() == 0:
         write_about(config, folder, ended=False)
-    return False
 
 
 def end(config, folder: str, resume) -> None:

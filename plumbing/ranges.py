@@ -25,11 +25,12 @@ RANGES = {
     "tis": "[0, inf)",
     "weight": "[0, 1]",
     "weight_end": "[0, 1]",
-    "temperature": "[0, inf)",
+    "temperature": "[0.001, inf)",  # or 0; in between logits / temperature would overflow
     "top_p": "(0, 1]",
     "kv_memory": "(0, 1]",
 }
-ZERO_IS_OFF = ("grad_clip", "dual_clip", "tis", "kl", "z_loss")
+OF_ZERO = dict.fromkeys(("grad_clip", "dual_clip", "tis", "kl", "z_loss"), "0 is off")
+OF_ZERO["temperature"] = "0 is greedy"
 LARGEST = 2**53  # of a whole number, so that no sum of such numbers overflows
 
 
@@ -47,11 +48,11 @@ def check_number(name: str, value: float) -> None:
             raise UserError(f"--{name} {value:.3g} is too large; give at most {LARGEST}")
     elif not math.isfinite(value):
         raise UserError(f"--{name} {value} is not a finite number")
-    if name not in RANGES or (value == 0 and name in ZERO_IS_OFF):
+    if name not in RANGES or (value == 0 and name in OF_ZERO):
         return
     if not lies_in(value, RANGES[name]):
-        off = "; 0 is off" if name in ZERO_IS_OFF else ""
-        raise UserError(f"--{name} {value} must lie in {RANGES[name]}{off}")
+        of_zero = f"; {OF_ZERO[name]}" if name in OF_ZERO else ""
+        raise UserError(f"--{name} {value} must lie in {RANGES[name]}{of_zero}")
 
 
 def lies_in(value: float, interval: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data import UserError
-from data.files import write_text
+from data.files import file_errors, write_text
 from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
@@ -98,7 +98,8 @@ def place(study: Study, name: str, out: str) -> str:
         if os.path.exists(path):
             os.remove(path)  # it is of an earlier report and would not belong to this one
         return f"**{name}** is not drawn: nothing of {missing or 'what it shows'} is there.\n"
-    drawn.savefig(path)
+    with file_errors("write", path):
+        drawn.savefig(path)
     drawing.pyplot().close(drawn)
     gone = f" Not there: {missing}." if missing else ""
     return f"![{name}](figures/{name}.png)\n\n**{name}.** {figure.caption}{gone}\n"

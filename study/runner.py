@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from data.files import write_text
+from data.files import file_errors, write_text
 from plumbing.files import read_rows
 from study.commands import COMMANDS, read_commands
 
@@ -79,8 +79,9 @@ def claim(out: str) -> TextIO:
 
     The commands hold the lock too, so a study that was killed keeps its folder until they end.
     """
-    os.makedirs(out, exist_ok=True)
-    lock = open(os.path.join(out, ".lock"), "w")
+    with file_errors("write", out):
+        os.makedirs(out, exist_ok=True)
+        lock = open(os.path.join(out, ".lock"), "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -196,7 +197,9 @@ def begin(job: Job, out: str, workers: int, lock: TextIO) -> Running:
         threads = max(1, (os.cpu_count() or 1) // workers)
         environment["OMP_NUM_THREADS"] = str(threads)
     name = f"{os.path.basename(job.folder)}.{job.name}.txt".replace(" ", ".")
-    log = open(os.path.join(logs_folder(out), name), "w")
+    path = os.path.join(logs_folder(out), name)
+    with file_errors("write", path):
+        log = open(path, "w")
     process = subprocess.Popen(
         job.command, stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=[lock.fileno()]
     )

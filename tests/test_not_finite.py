@@ -65,7 +65,7 @@ def test_flags_that_are_not_finite_are_refused(script, value):
         (pretrain, "z_loss", ["0", "1e-5"], ["-1"]),
         (pretrain, "floor", ["0", "1"], ["-0.1", "1.1"]),
         (evaluate, "top_p", ["0.1", "1"], ["0", "1.1"]),
-        (evaluate, "temperature", ["0", "0.6"], ["-0.6"]),
+        (evaluate, "temperature", ["0", "0.6"], ["-0.6", "1e-320"]),
     ],
 )
 def test_ranges(script, flag, good, bad):
