@@ -56,6 +56,11 @@ CONNECTIVES = set(  # a tail with a number in it begins with one of these, or is
     "so which since because as where while when that who making meaning leaving giving thus hence "
     "therefore".split()
 )
+HEADINGS = set(  # of lines "#### Step 2", which hold no answer
+    "step part case check checking verify verifying verification note notes problem question "
+    "example section method solution proof explanation reasoning why how what where when which "
+    "given let find finding calculate calculating compute computing determine determining".split()
+)
 GOES_ON = SPELLING_WORDS | set(  # "5, and 3 more"
     "and times half double twice about around over dozen dozens".split()
 )
@@ -216,17 +221,21 @@ def without_label(text: str) -> str:
     word = label["word"]
     if word and (word.lower() in NO_LABELS or word[0].islower() and word not in LABEL_WORDS):
         return text
-    return text[label.end() :]
+    value = text[label.end() :]
+    return value if len(value.split()) <= 2 else text  # "Week 7", but not "Why 3 steps are enough"
 
 
 def equation_result(text: str) -> str:
     """The last side of an equation between constants that holds: "9 * 5 = 45 cm" -> "45 cm".
 
-    A name may stand first. Of an equation that does not hold, the text comes back as it is.
+    A name may stand first, and "5 = x" becomes "x=5". Of an equation that does not hold, the text
+    comes back as it is.
     """
     if "=" not in text or len(text) > latex.MAX_ANSWER:
         return text
     name, *sides = split_top(clean(text), "=")
+    if len(sides) == 1 and not is_name(name) and LETTER.fullmatch(sides[0]):
+        return f"{sides[0].strip()}={name}"
     if not is_name(name):
         sides = [name, *sides]
         name = ""
@@ -243,6 +252,7 @@ def is_number(text: str) -> bool:
     return latex.is_readable(text, only_numbers=True)
 
 
+LETTER = re.compile(r"\s*[A-Za-z]\s*")
 TIMES = re.compile(r"(?<=[0-9)])\s*x\s*(?=[0-9(])")  # 3 x 15
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]+")
 

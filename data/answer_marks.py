@@ -7,7 +7,7 @@ that is meant is written `[ ]`.
 import re
 from typing import NamedTuple
 
-from data.answer_in_words import bare_sentence, is_hedged, is_number
+from data.answer_in_words import HEADINGS, bare_sentence, is_hedged, is_number
 from data.boxes import box_spans
 
 # GSM8K's own mark, "#### 18": the rest of the line, up to a second mark.
@@ -124,27 +124,32 @@ class Mark(NamedTuple):
     is_box: bool = False
 
 
-def boxed_marks(text: str) -> list[Mark]:
+def boxed_marks(text: str, bare: bool) -> list[Mark]:
+    """The answers in boxes; `bare` counts those without braces too."""
     marks = []
     for start, end in box_spans(text):
-        marks.append(Mark(start, end, text[start:end].strip(), is_strong=True, is_box=True))
+        if bare or text[start - 1] == "{":
+            marks.append(Mark(start, end, text[start:end].strip(), is_strong=True, is_box=True))
     return marks
 
 
 def lines_with_hashes(text: str) -> list[Mark]:
     r"""The answers of lines "#### 18".
 
-    A line without a digit is a heading, and in "#### \boxed{18}" the box is the answer. A line that
-    begins with a word and holds no readable number may be a heading too: it is a weak mark.
+    A line without a digit, or one such as "#### Step 2", is a heading, and in "#### \boxed{18}" the
+    box is the answer. Another line that begins with a word and holds no readable number may be a
+    heading too: it is a weak mark.
     """
     marks = []
     for line in HASHES.finditer(text):
         content = line[1]
         has_own_mark = "\\boxed" in content or "\\fbox" in content or CLAIM.search(content)
-        if re.search("[0-9]", content) and not has_own_mark:
+        first = re.match(r"\W*([A-Za-z]{2,})", content)
+        is_heading = first and first[1].lower() in HEADINGS and not is_hedged(content)
+        if re.search("[0-9]", content) and not has_own_mark and not is_heading:
             answer = bare_sentence(content)
-            is_heading = re.match(r"\W*[A-Za-z]{2}", content) and not is_number(answer)
-            marks.append(Mark(*line.span(1), answer.strip(), not is_heading))
+            is_strong = not first or is_number(answer)
+            marks.append(Mark(*line.span(1), answer.strip(), is_strong))
     return marks
 
 

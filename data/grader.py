@@ -84,7 +84,7 @@ def committed(response: str, kind: str, claims: bool = True) -> list[str]:
     taken back, or is one of two that "or" connects.
     """
     text = read_part(response, kind)
-    marks = answer_marks.boxed_marks(text)
+    marks = answer_marks.boxed_marks(text, bare=kind != "ordered")
     if kind == "gsm8k":
         marks += answer_marks.lines_with_hashes(text)
         if claims:

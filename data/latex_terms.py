@@ -169,6 +169,12 @@ def parts_of(body: list[str], depth: int) -> Parts:
     x/2, \frac{x}{2} and \frac{1}{2}x are all (1/2, x, nothing).
     """
     body = slash_to_frac(body)
+    front = before_fraction(body) if depth < MAX_DEPTH else []
+    if front:
+        first = parts_of_side(front, depth + 1)
+        if not first.is_fixed:
+            n = len(front) + (body[len(front)] == "*")
+            return multiplied(first, parts_of(body[n:], depth + 1))
     closing = brackets(body)
     middle = closing.get(1, len(body)) + 1  # \frac { top } { bottom } rest: the second "{"
     if body[:1] != ["\\frac"] or middle not in closing or depth >= MAX_DEPTH:
@@ -186,12 +192,34 @@ def parts_of(body: list[str], depth: int) -> Parts:
     behind = parts_of_side(rest, depth + 1)
     if fraction.is_fixed or not is_clear:  # in \frac{\sin x}{2}y the y is not under the \sin
         return Parts(ONE, [("\\frac", as_tuple(fraction), as_tuple(behind))], [], True)
-    over = fraction.over + behind.over
+    return multiplied(fraction, behind)
+
+
+def before_fraction(body: list[str]) -> list[str]:
+    r"""What stands in front of the first \frac outside of all brackets; nothing if it is unclear.
+
+    It is in 2\frac12, which is a mixed number, and in 1/2\frac{x}{y}.
+    """
+    closing = brackets(body)
+    i = 0
+    while i < len(body) and body[i] != "\\frac":
+        i = closing.get(i, i) + 1
+    front = body[:i]
+    if i >= len(body) or not front or "/" in body:
+        return []
+    if front[-1] == "*":
+        return front[:-1]
+    return [] if is_number(front[-1]) or front[-1] in ("^", "_", "\\sqrt") else front
+
+
+def multiplied(first: Parts, second: Parts) -> Parts:
+    """The product of two products, of which the first is not fixed."""
+    over = first.over + second.over
     return Parts(
-        times(fraction.number, behind.number),
-        over if behind.is_fixed else sorted(over, key=place_in_product),
-        sorted(fraction.under + behind.under, key=repr),
-        behind.is_fixed,
+        times(first.number, second.number),
+        over if second.is_fixed else sorted(over, key=place_in_product),
+        sorted(first.under + second.under, key=repr),
+        second.is_fixed,
     )
 
 
@@ -343,8 +371,9 @@ def place_of(factor: list[str], one_form: tuple, after: str, is_clear: bool) -> 
         return None
     if is_letter(head):
         return 1
-    is_plain = is_digits and len(factor) == 1 and value_of(factor) is not None
-    if is_plain or LETTERS_TOO.isdisjoint(factor) and constant(factor) is not None:
+    is_plain = is_digits and len(factor) == 1
+    is_constant = LETTERS_TOO.isdisjoint(factor) and constant(factor) is not None
+    if (is_plain or is_constant) and value_of(factor) is not None:
         return 0
     if head == "(" and len(one_form[0]) == 3:  # it is closed; a sum is one side of many terms
         sides = one_form[0][1]

@@ -84,7 +84,6 @@ SCALES = {
 # --- names ----------------------------------------------------------------------------------------
 
 EQUATION = re.compile(r"(?s)([^=]{1,40}?)(?:=|\\in(?![A-Za-z]))([^=]*)")  # x = 5, x \in [0,1]
-LETTER = re.compile(r"\s*[A-Za-z]\s*")
 NAME = re.compile(
     r"""
     [A-Za-z\\ ]+                    # x, \angle ABC
@@ -106,12 +105,9 @@ def split_name(text: str) -> tuple[str, str | None]:
     are dropped: "x = 5" is not "y = 5", but "\text{Area} = 5" may be "A = 5".
     """
     m = EQUATION.fullmatch(text)
-    if not m:
+    if not m or not is_name(m[1]):
         return text, None
     name = m[1].strip()
-    if not is_name(name):
-        is_turned = LETTER.fullmatch(m[2]) and "=" in text and "," not in name  # 5 = x
-        return (name, m[2].strip()) if is_turned else (text, None)
     return m[2], name if len(name) == 1 else None
 
 

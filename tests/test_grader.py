@@ -175,6 +175,7 @@ SOUP = (
     r"\boxed{ \boxed } { } ( ) [ ] \{ \} \frac \dfrac \sqrt \sqrt[ ^ _ \text{ \left \right \pm \cup , . ; : = + - * / ! % $ \$ \% & \\ | "
     r"\pi \infty \circ ^\circ \begin{pmatrix} \end{pmatrix} \times \cdot \sin \log_ \overline 10^ 0 1 2 12 345 1,234 0.5 .5 1e9 1e1000000000 "
     r"9^{9^{9}} e x y (x+1) {x} or and cm dollars m/s #### Question: Q: A: answer is wait, \! \, ~ | < > \le ' "
+    r"\fbox{ \fbox \lor \binom \ldots ... \div </s> <|im_end|> million dozen Rs. Day (five) (5) 5! 2^{10} \sqrt{20} for where real 5=5 "
 ).split() + [
     " ",
     "\n",
