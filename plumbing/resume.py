@@ -58,7 +58,10 @@ class Resume:
         check_state(self.path, state, self.model, self.optimizers, self.reference)
         put_weights(self.model, state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            rates = [group["lr"] for group in optimizer.param_groups]
             put_state(optimizer, saved)
+            for group, rate in zip(optimizer.param_groups, rates):
+                group["lr"] = rate  # it follows from the flags and the step
         if self.reference is not None:
             put_weights(self.reference, state["reference"])
         print0(f"going on from step {state['step']} of {self.folder}")

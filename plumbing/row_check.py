@@ -24,7 +24,11 @@ TYPES = {
     "heldout_loss": (*NUMBER, type(None)),
     "problems": (list,),
 }
-NEEDED = {"": ("name", "task", "kind"), "pass@k": ("problems",), "general": ("mean",)}
+NEEDED = {
+    "": ("name", "task", "kind"),
+    "pass@k": ("problems", "distinct", "format", "truncated", "length"),
+    "general": ("mean", "heldout_loss"),
+}
 
 
 def what_is_wrong(row: dict) -> str:

@@ -338,6 +338,7 @@ def test_folders_that_differ_in_more_than_the_seed_are_refused(tmp_path):
         (dict(key=[]), "row 2 is damaged .key is"),
         (dict(length="long"), "row 2 is damaged .length is 'long'"),
         (dict(kind=None), "row 2 is damaged .kind is None"),
+        (dict(kind="general"), "row 2 is damaged .it has no mean"),
     ],
 )
 def test_a_damaged_row_is_named(tmp_path, change, words):
@@ -349,7 +350,7 @@ def test_a_damaged_row_is_named(tmp_path, change, words):
 
 def test_a_row_may_lack_what_older_code_did_not_write(tmp_path):
     row = problem_row("3.6M", [1, 2])
-    for name in ("length", "format", "seed", "preset", "key", "code"):
+    for name in ("seed", "preset", "key", "code", "setting"):
         del row[name]
     write_rows(tmp_path, [row])
     assert "Results on toy" in report_of([tmp_path], tmp_path)
