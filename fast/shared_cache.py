@@ -134,7 +134,7 @@ class SharedPromptCache:
             new[len(slots) :] = 0.0
 
         self.lay_out(width, self.own[0][0].shape[2], fill)
-        self.prompt_of = self.prompt_of[slots.numpy()]
+        self.prompt_of = self.prompt_of[slots.cpu().numpy()]
         self.arrange()
 
     def arrange(self) -> None:

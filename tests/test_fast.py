@@ -16,7 +16,7 @@ import fast
 from data import UserError
 from fast import cpu, head, packed
 from fast.sampling import FastSampler
-from plumbing import prepare
+from plumbing import compilers, prepare
 from plumbing.batches import pack, response_hidden, response_logprobs
 from sampler import sample
 
@@ -294,6 +294,41 @@ def test_packed_attention_is_asked_for_the_same(monkeypatch, share, heads):
     assert asked
 
 
+@pytest.mark.parametrize("program", ["plain", "fast"])
+def test_logits_have_a_derivative_under_autocast(program):
+    """Transformer.forward in bf16, as a caller of one's own may train: near the gradient in fp32. tests/test_gpu.py does so on a GPU."""
+    model = tiny() if program == "plain" else quick(tiny())
+    tokens = torch.arange(12).view(2, 6)
+    weights = torch.randn(2, 6, 50, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for bf16 in (True, False):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = model(tokens)
+        assert logits.dtype == torch.float32
+        (logits * weights).sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for a, b in zip(*gradients):
+        assert F.cosine_similarity(a.flatten(), b.flatten(), 0) > 0.99
+        assert a.norm() == pytest.approx(float(b.norm()), rel=0.05)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_gradient_of_a_shared_prompt_is_summed_in_fp32(device):
+    """A large part and 255 that bf16, with its 8 bits, does not see beside it: they are half of the sum."""
+    parts = torch.full((256, 1, 8), 2.0**-8, dtype=torch.bfloat16, device=device)
+    parts[0] = 1.0
+    index = torch.tensor([2] * 256, device=device)
+    wanted = torch.zeros(4, 1, 8)
+    wanted[2] = 1 + 255 / 256
+    for dtype, error in ((torch.bfloat16, 2**-8), (torch.float32, 1e-6)):
+        x = torch.randn(4, 1, 8).to(device, dtype).requires_grad_()
+        out = packed.rows_of(x, index)
+        assert torch.equal(out, x[index])
+        out.backward(parts.to(dtype))
+        assert x.grad.dtype == dtype and (x.grad.cpu().float() - wanted).abs().max() <= error
+
+
 def test_the_head_follows_autocast_unless_it_is_to_stay_fp32():
     model, g = quick(tiny()), torch.Generator().manual_seed(0)
     hidden, targets = (
@@ -389,10 +424,33 @@ def test_the_heads_chunks_equal_the_plain_forms(temperature):
 
 
 def test_compile_says_what_it_needs(monkeypatch):
-    monkeypatch.setattr(prepare.shutil, "which", lambda name: None)
-    if not torch.cuda.is_available():
+    """On a CPU a C++ compiler; on a GPU Triton, and what Triton compiles its launchers with."""
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(compilers.shutil, "which", lambda name: None)
         with pytest.raises(UserError, match=r"--compile needs a C\+\+ compiler .*--no-compile"):
             prepare.check_compiler()
+    for name in ("CC", "CPATH", "C_INCLUDE_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    there = {"triton": True, "gcc": True, "Python.h": True}
+    monkeypatch.setattr(compilers.importlib.util, "find_spec", lambda name: there[name] or None)
+    monkeypatch.setattr(compilers.shutil, "which", lambda name: there.get(name) or None)
+    monkeypatch.setattr(compilers.os.path, "exists", lambda name: there["Python.h"])
+    prepare.check_compiler()
+    wanted = {
+        "triton": "triton",
+        "gcc": r"a C compiler \(gcc or clang\)",
+        "Python.h": r"Python\.h in ",
+    }
+    for lost, said in wanted.items():
+        monkeypatch.setitem(there, lost, False)
+        with pytest.raises(UserError, match=f"--compile needs {said}.*--no-compile"):
+            prepare.check_compiler()
+        monkeypatch.setitem(there, lost, True)
+    monkeypatch.setenv("CC", "my-compiler")  # then Triton asks for no other
+    with pytest.raises(UserError, match=r"a C compiler \(my-compiler\)"):
+        prepare.check_compiler()
 
 
 @pytest.mark.gpu

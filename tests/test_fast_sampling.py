@@ -1,13 +1,10 @@
 """fast/'s sampler: pages, caches, copies, graphs. Its tokens are the plain sampler's, which tests/test_sampler.py checks too."""
 
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, quick, tiny
+from conftest import quick, tiny
 from test_sampler import EOS, prompts, tokens_of
 
 import fast.sampling
@@ -181,40 +178,6 @@ def test_the_bar_says_how_fast(model, capsys):
     paged(model, 4).sample(prompts(), 40, 12, eos=None, progress=True)
     said = capsys.readouterr().err
     assert "tok/s" in said and "live" in said and "pages" in said
-
-
-@pytest.mark.parametrize("interpret", ["1", pytest.param("0", marks=pytest.mark.gpu)])
-def test_the_kernel(interpret):
-    """The Triton kernel against the plain gather, NaN where it must not look; on a CPU in Triton's interpreter. In a process of its own."""
-    pytest.importorskip("triton", reason="needs triton, which comes with torch on CUDA")
-    path = os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "TRITON_INTERPRET": interpret, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", KERNEL_CASES, interpret], env=env, capture_output=True, text=True
-    )
-    if "only 0-dimensional arrays" in done.stderr:
-        pytest.skip("this Triton's interpreter does not run with this numpy (2.3 and later)")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout) < 1e-5
-
-
-KERNEL_CASES = """
-import sys
-import torch
-from fast.paged import PAGE, gathered_attention, paged_attention
-generator, worst = torch.Generator().manual_seed(0), 0.0
-device = "cpu" if sys.argv[1] == "1" else "cuda"
-for n_heads, n_kv_heads, head_dim in ((4, 4, 32), (4, 2, 32), (6, 2, 24), (3, 1, 128)):
-    lengths = torch.tensor([1, 15, 16, 17, 64, 65, 256])
-    table = torch.randint(1, 60, (7, 16), generator=generator, dtype=torch.int32)
-    table[torch.arange(16) >= (lengths[:, None] + PAGE - 1) // PAGE] = 0
-    keys, values = (torch.randn(60, n_kv_heads, PAGE, head_dim, generator=generator) for _ in range(2))
-    keys[0] = values[0] = float("nan")
-    q = torch.randn(7, n_heads, head_dim, generator=generator)
-    of = [x.to(device) for x in (q, keys, values, table, lengths)]
-    worst = max(worst, float((paged_attention(*of) - gathered_attention(*of)).abs().max()))
-print(worst)
-"""
 
 
 def test_the_threshold_is_the_nucleus():

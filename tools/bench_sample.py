@@ -37,11 +37,12 @@ def roofline_seconds(
 ) -> float:
     """The least time that reading weights and live keys and values takes, `slots` at a time.
 
-    Weights count as `model` holds them: on a GPU the sampler's copy has two bytes for each.
+    `model` is what is sampled from. On a GPU that is a copy which has two bytes for each weight of
+    a matrix; keys and values have as many as the weights that make them.
     """
     config = model.config
-    width = model.lm_head.weight.element_size()  # bytes per number
-    weights = (model.num_parameters() - model.embed_tokens.weight.numel()) * width
+    weights = sum(p.nbytes for p in model.parameters()) - model.embed_tokens.weight.nbytes
+    width = model.layers[0].self_attn.k_proj.weight.element_size()  # bytes per number
     per_token = 2 * config.n_layers * config.n_kv_heads * config.head_dim * width
     tokens = np.asarray(lengths)  # (P*n,)
     of_prompt = np.repeat([len(prompt) for prompt in prompts], n)  # (P*n,)
