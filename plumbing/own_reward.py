@@ -64,13 +64,21 @@ def load_reward(spec: str, example: Problem) -> Callable[[str, Problem], float] 
             raise UserError(error.one_line) from error
 
     def failure(error: Exception, problem: Problem) -> str:
-        what = one_line(f"{type(error).__name__}: {error}")
+        what = one_line(f"{type(error).__name__}: {text_of(error)}")
         place = f"{place_of(error, path)}on problem {one_line(problem.id)}"
         question = one_line(problem.question, 80)
         return f"{flag}: {name} failed {place} ({question}): {what}"
 
     score_first("", example)
     return score
+
+
+def text_of(error: Exception) -> str:
+    """What the exception says; an exception of a user may fail in that, too."""
+    try:
+        return str(error)
+    except Exception as another:
+        return f"(no text: {type(another).__name__})"
 
 
 def load_function(path: str, name: str, flag: str) -> Callable:

@@ -15,7 +15,7 @@ from plumbing.identity import begin, claim_together, content_of, release_togethe
 from plumbing.likelihood import is_likelihood
 from plumbing.prepare import ComputeFlags
 from plumbing.ranks import barrier, print0, rank
-from plumbing.row_check import what_is_wrong
+from plumbing.row_check import CHECK, checksum, what_is_wrong
 from plumbing.version import code_version, other_code
 
 
@@ -191,7 +191,7 @@ def write(config, task: str, facts: dict, result: dict, seconds: float) -> None:
         row["evaluator"] = code_version()  # `code` is that of the training
         row |= {"setting": facts["config"].get("setting"), "key": row_key(config, task, facts)}
         row |= result | {"facts": facts, "seconds": round(seconds, 1)}
-        append_row(results_file(config), row)
+        append_row(results_file(config), row | {CHECK: checksum(row)})
     barrier()
 
 

@@ -1,5 +1,9 @@
 """A row of results, checked field by field before a report is made of it. Needs no torch."""
 
+import hashlib
+import json
+
+CHECK = "check"  # the field with the row's checksum
 NUMBER = (int, float)
 # Field -> the types that it may have. Rows of older code and of other tasks lack some of them.
 TYPES = {
@@ -40,6 +44,8 @@ def what_is_wrong(row: dict) -> str:
     for name, types in TYPES.items():
         if name in row and type(row[name]) not in types:
             return f"{name} is {short(row[name])}"
+    if CHECK in row and row[CHECK] != checksum(row):  # older code wrote none
+        return "its numbers are not those that were written"
     if not isinstance(row.get("facts", {}).get("config", {}), dict):
         return "facts.config is no object"
     if kind != "pass@k":
@@ -48,6 +54,13 @@ def what_is_wrong(row: dict) -> str:
         if not is_count(problem):
             return f"problems holds {short(problem)}"
     return ""
+
+
+def checksum(row: dict) -> str:
+    """Of all other fields, in whatever order they stand."""
+    rest = {name: value for name, value in row.items() if name != CHECK}
+    text = json.dumps(rest, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def is_count(problem) -> bool:

@@ -144,14 +144,18 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
     for folder in folders:
         if not read_rows(os.path.join(folder, "results.jsonl")):
             empty.append(folder)
+    left_out = []
     if empty:
-        parts.append(f"No evaluations in {', '.join(empty)}.\n")
+        left_out.append(f"No evaluations in {', '.join(empty)}.")
     if study.strangers:
         strangers = ", ".join(sorted(study.strangers))
-        parts.append(f"Left out, not named <tokens>.<recipe>: {strangers}.\n")
+        left_out.append(f"Left out, not named <tokens>.<recipe>: {strangers}.")
     if study.others:
         others = ", ".join(sorted(set(study.others)))
-        parts.append(f"Left out, evaluated in another way than the study asks for: {others}.\n")
+        left_out.append(f"Left out, evaluated in another way than the study asks for: {others}.")
+    for line in left_out:
+        print(line, file=sys.stderr)
+        parts.append(line + "\n")
     parts.append(
         "pass@k and general skills (mean of six) in percent; boxed and cut are shares of the "
         "samples, length is in tokens, distinct is the number of different right responses per "

@@ -13,6 +13,8 @@ from conftest import ROOT
 import evaluate
 from data import UserError
 from plumbing.files import read_rows
+from plumbing.result_rows import read_results
+from plumbing.row_check import CHECK, checksum
 from plumbing.units import count
 from study import drawing, figures, paper, rows
 from study.estimates import Estimate, direction
@@ -365,3 +367,15 @@ def test_a_damaged_log_is_named(tmp_path, change):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match="3.6M.rl.log.jsonl, row 5 is damaged"):
         report_of([tmp_path], tmp_path)
+
+
+def test_a_number_that_was_changed_is_noticed(tmp_path):
+    """A row has a checksum; rows of older code have none."""
+    row = problem_row("3.6M", [1, 2])
+    whole = row | {CHECK: checksum(row)}
+    write_rows(tmp_path, [whole])
+    assert read_results(str(tmp_path / "results.jsonl")) == [whole]
+    for change in ({"length": 31.0}, {"problems": row["problems"][::-1]}, {CHECK: "0" * 16}):
+        write_rows(tmp_path, [whole, whole | change])
+        with pytest.raises(UserError, match="row 2 is damaged .its numbers are not those"):
+            read_results(str(tmp_path / "results.jsonl"))
