@@ -81,6 +81,7 @@ class CheckedFile:
 
     def __init__(self, file):
         self.file = file
+        self.name = file.name
         self.error = None
 
     def keep_error(self, call: Callable, *args):

@@ -76,15 +76,17 @@ def load_examples(config, encoding, problems: list[Problem] | None = None) -> Ex
 
     Prints how many there are and what was left out or cut. Raises UserError if there are none.
     """
-    if problems is None:
+    is_new = problems is None
+    if is_new:
         problems = load_problems(config.data, "train")
-        print_set(config.data, problems, encoding)
     solved = sum(len(problem.solutions) > 0 for problem in problems)
     check(
         solved > 0,
         f"{config.data} has no worked solutions to learn from; "
         "SFT needs a field `solutions` or GSM8K answers",
     )
+    if is_new:
+        print_set(config.data, problems, encoding)
     data = Examples(
         problems,
         encoding,

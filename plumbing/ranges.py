@@ -23,8 +23,6 @@ RANGES = {
     "clip_high": "[0, inf)",
     "dual_clip": "(1, inf)",  # or 0, which is off: a bound below 1 would cut where nothing moved
     "tis": "[0, inf)",
-    "weight": "[0, 1]",
-    "weight_end": "[0, 1]",
     "temperature": "[0.001, inf)",  # or 0; in between logits / temperature would overflow
     "top_p": "(0, 1]",
     "kv_memory": "(0, 1]",

@@ -60,8 +60,6 @@ def test_flags_that_are_not_finite_are_refused(script, value):
         (grpo, "tis", ["0", "2"], ["-2"]),
         (grpo, "kv_memory", ["0.1", "1"], ["0", "1.1", "-1"]),
         (parallel, "sft_lr", ["0", "1e-5"], ["-1e-5", "11"]),
-        (parallel, "weight", ["0", "0.5", "1"], ["-0.1", "1.1"]),
-        (parallel, "weight_end", ["0", "1"], ["2"]),
         (pretrain, "z_loss", ["0", "1e-5"], ["-1"]),
         (pretrain, "floor", ["0", "1"], ["-0.1", "1.1"]),
         (evaluate, "top_p", ["0.1", "1"], ["0", "1.1"]),
