@@ -74,7 +74,7 @@ def file_errors(verb: str, path: str | Path) -> Iterator[None]:
 
 
 class CheckedFile:
-    """A file that remembers the first error of the disk.
+    """A file that remembers the first error of the disk, or a Ctrl-C while it was written to.
 
     Libraries that are given it (torch.save) may end in an exception of their own instead.
     """
@@ -87,7 +87,7 @@ class CheckedFile:
     def keep_error(self, call: Callable, *args):
         try:
             return call(*args)
-        except OSError as error:
+        except BaseException as error:
             self.error = self.error or error
             raise
 
@@ -131,8 +131,10 @@ def write_aside(path: str | Path, write: Callable[[CheckedFile], object]) -> Non
         file.discard()
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if file.error and isinstance(error, Exception):
+        if isinstance(file.error, OSError) and isinstance(error, Exception):
             raise file_error("write", path, file.error) from error
+        if isinstance(file.error, KeyboardInterrupt | SystemExit):
+            raise file.error from None
         raise
 
 

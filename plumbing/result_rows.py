@@ -159,7 +159,8 @@ def is_done(config, task: str, facts: dict) -> bool:
     for row in rows:
         if row.get("key") == key:
             there = f"{name_of(config)} is in {results_file(config)} already"
-            again = other_code({"code": row.get("evaluator")}) or " (--again repeats it)"
+            evaluator = {"code": row.get("facts", {}).get("evaluator")}
+            again = other_code(evaluator) or " (--again repeats it)"
             print0(f"{task}: {there}; nothing to do{again}")
             return True
     return False
@@ -188,10 +189,12 @@ def write(config, task: str, facts: dict, result: dict, seconds: float) -> None:
         fields = ("id", "base_id", "recipe", "tokens", "preset", "seed", "code")
         row = {"name": name_of(config), "task": task}
         row |= {field: facts[field] for field in fields}
-        row["evaluator"] = code_version()  # `code` is that of the training
         row |= {"setting": facts["config"].get("setting"), "key": row_key(config, task, facts)}
-        row |= result | {"facts": facts, "seconds": round(seconds, 1)}
-        append_row(results_file(config), row | {CHECK: checksum(row)})
+        row |= result | {"seconds": round(seconds, 1)}
+        # `code` is that of the training
+        row["facts"] = {**facts, "evaluator": code_version()}
+        row["facts"][CHECK] = checksum(row)
+        append_row(results_file(config), row)
     barrier()
 
 

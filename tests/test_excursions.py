@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -134,13 +133,10 @@ def write_rows(out, rows):
 
 
 def evaluations(*flags):
-    """Name -> whether it is done, of the evaluations in a dry run."""
-    done = {}
-    for line in dry_run(*flags):
-        if "evaluate.py" in line:
-            name = re.search(r"--ckpt \S*/(\S+)\.pt", line)[1]
-            done[name] = line.endswith("# done")
-    return done
+    """Name -> whether it is done, of the evaluations of a study."""
+    args, _ = excursions.read_flags(list(flags))
+    jobs = excursions.all_jobs(args)
+    return {job.checkpoint: job.done() for job in jobs if job.kind == "evaluation"}
 
 
 def test_an_evaluation_is_done_when_its_own_rows_are_there(tmp_path, tiny_model):

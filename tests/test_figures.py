@@ -371,11 +371,15 @@ def test_a_damaged_log_is_named(tmp_path, change):
 
 def test_a_number_that_was_changed_is_noticed(tmp_path):
     """A row has a checksum; rows of older code have none."""
-    row = problem_row("3.6M", [1, 2])
-    whole = row | {CHECK: checksum(row)}
+    row = problem_row("3.6M", [1, 2], facts={"config": {}})
+    whole = row | {"facts": row["facts"] | {CHECK: checksum(row)}}
     write_rows(tmp_path, [whole])
     assert read_results(str(tmp_path / "results.jsonl")) == [whole]
-    for change in ({"length": 31.0}, {"problems": row["problems"][::-1]}, {CHECK: "0" * 16}):
+    for change in (
+        {"length": 31.0},
+        {"problems": row["problems"][::-1]},
+        {"facts": {CHECK: "0" * 16}},
+    ):
         write_rows(tmp_path, [whole, whole | change])
         with pytest.raises(UserError, match="row 2 is damaged .its numbers are not those"):
             read_results(str(tmp_path / "results.jsonl"))
