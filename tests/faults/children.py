@@ -199,6 +199,7 @@ def run(argv: list[str], seconds: float = SECONDS, **how) -> Outcome:
 def be_the_child(argv, pipes, before, memory, environment) -> None:
     """Become the command. Nothing of the parent is ended or cleaned up: this never returns."""
     status = 70
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until there is a command to interrupt
     try:
         os.setpgid(0, 0)
         atexit._clear()  # the parent's
@@ -210,7 +211,6 @@ def be_the_child(argv, pipes, before, memory, environment) -> None:
             os.close(childs)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if memory:
@@ -219,6 +219,7 @@ def be_the_child(argv, pipes, before, memory, environment) -> None:
         os.environ.update(environment)
         if before:
             before()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         status = status_of(argv)
     except BaseException:
         traceback.print_exc()
