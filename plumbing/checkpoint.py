@@ -18,7 +18,7 @@ from data import UserError
 from data.files import write_aside
 from data.tokenizer import get_tokenizer
 from model import ModelConfig, Transformer
-from plumbing.checked import Facts, check_content, not_finite
+from plumbing.checked import Facts, check_content, facts_hash, not_finite
 from plumbing.hashes import weights_hash
 from plumbing.pt_file import read_file
 from plumbing.ranks import device, print0, world
@@ -46,6 +46,7 @@ def save_weights(path: str, config: ModelConfig, weights: dict, facts: dict) -> 
         message = f"{path} is not written: tensor {name} holds NaN or infinite numbers"
         raise UserError(f"{message}; the run has diverged, try a lower --lr")
     facts = {**facts, "weights": weights_hash(weights)}
+    facts["check"] = facts_hash(facts)
     content = {"model": weights, "config": dataclasses.asdict(config), "facts": facts}
     save_file(path, content)
 
