@@ -7,6 +7,7 @@ flag. The values are printed at the start, each with its origin.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -93,10 +94,11 @@ def leave(message: str) -> None:
 def tell_torchrun(message: str) -> None:
     """Let the report of torchrun hold this line, where it would hold a traceback."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path:
-        extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
-        with open(path, "w") as file:
-            json.dump({"message": {"message": message, "extraInfo": extra}}, file)
+    if not path:
+        return
+    extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
+    with contextlib.suppress(OSError), open(path, "w") as file:  # the report can do without
+        json.dump({"message": {"message": message, "extraInfo": extra}}, file)
 
 
 def is_rank0() -> bool:

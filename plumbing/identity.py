@@ -14,6 +14,7 @@ import shutil
 import torch
 
 from data import UserError, lock
+from data.manifest import hash_of_file
 from plumbing.checkpoint import read_facts, stem
 from plumbing.flags import check
 from plumbing.ranks import gather_objects, print0, rank
@@ -71,11 +72,7 @@ def content_of(value: str) -> str:
         return ""
     path = os.path.abspath(path)
     if path not in FOUND:
-        digest = hashlib.blake2b(digest_size=8)
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        FOUND[path] = digest.hexdigest()
+        FOUND[path] = hash_of_file(path)[:16]
     return FOUND[path]
 
 

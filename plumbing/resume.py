@@ -9,10 +9,12 @@ import sys
 
 from data import UserError
 from plumbing import watchdog
+from plumbing.checked import not_finite
 from plumbing.checked_state import check_state, read_state
 from plumbing.checkpoint import save_checkpoint, save_file, stem
+from plumbing.flags import check
 from plumbing.identity import differences, recorded
-from plumbing.optimizer import check_last_update, skipped_in_a_row
+from plumbing.optimizer import ADVICE, check_last_update, skipped_in_a_row
 from plumbing.ranks import all_max, barrier, gather_objects, print0, rank, world
 from plumbing.sharding import full_state, full_weights, put_state, put_weights
 
@@ -70,24 +72,35 @@ class Resume:
     def save(self, done: int, leave: bool = False) -> None:
         """Write the state after `done` steps; with `leave`, end the program then, as SIGTERM does.
 
-        Rank 0 writes whole tensors, so that another number of ranks can read them. While updates
-        are skipped nothing is written: the state that is there is the last good one.
+        While updates are skipped nothing is written: the state that is there is the last good one.
         """
         watchdog.phase(f"saving step {done}")
-        if any(map(skipped_in_a_row, self.optimizers)):
-            if leave:
-                leave_run(done, f"the last good state in {self.folder}")
-            return
+        skipping = any(map(skipped_in_a_row, self.optimizers))
+        if not skipping:
+            self.write(done)
+        if leave:
+            barrier()  # no rank leaves before the state is written
+            leave_run(done, f"the last good state in {self.folder}" if skipping else "there")
+
+    def write(self, done: int) -> None:
+        """Rank 0 writes whole tensors, so that another number of ranks can read them.
+
+        Weights that are not finite do not recover: a UserError, and the state that is there stays.
+        """
         state = {"step": done, "config": recorded(self.config), "origin": self.origin}
         state["model"] = full_weights(self.model)
         state["optimizers"] = [full_state(optimizer) for optimizer in self.optimizers]
         if self.reference is not None:
             state["reference"] = full_weights(self.reference)
+        found = not_finite(state["model"]) if rank() == 0 else ""
+        name = gather_objects(found)[0]
+        check(
+            not name,
+            f"after step {done} the tensor {name} holds NaN or infinite numbers; {ADVICE}. "
+            f"No result is written, and the last good state stays in {self.folder}",
+        )
         if rank() == 0:
             save_file(self.path, state)
-        if leave:
-            barrier()  # no rank leaves before the state is written
-            leave_run(done, "there")
 
     def finish(self, out: str, facts: dict) -> None:
         """Write the result, then drop the state. Raises UserError where it is not worth keeping."""

@@ -10,14 +10,14 @@ import contextlib
 import json
 import os
 import shlex
-from collections import Counter
 
 import evaluate
+from data import UserError
 from plumbing import flags
 from plumbing.checkpoint import read_facts
 from plumbing.identity import parent_differences
 from plumbing.result_rows import question_key, read_results, tasks_of
-from study.commands import read_commands
+from study.commands import COMMANDS, read_commands
 
 
 def questions_of(command: list[str], preset: str) -> dict[str, dict]:
@@ -85,12 +85,15 @@ def usual_questions(rows: list[dict]) -> dict[tuple, dict]:
     for row in rows:
         by_key = names.setdefault((row["task"], is_base(row)), {})
         text = json.dumps(question_of_row(row), sort_keys=True)
-        of_key = by_key.pop(text, set())  # so that the last one stands last
+        of_key = by_key.pop(text, set())  # taken out, so that the key of the last row stands last
         by_key[text] = of_key | {row["name"]}
     usual = {}
     for place, by_key in names.items():
-        counts = Counter({text: len(of_key) for text, of_key in reversed(by_key.items())})
-        usual[place] = json.loads(counts.most_common(1)[0][0])
+        most = 0
+        for text, of_key in by_key.items():
+            if len(of_key) >= most:
+                most = len(of_key)
+                usual[place] = json.loads(text)
     return usual
 
 
@@ -105,6 +108,12 @@ def asked_in_study(folder: str, study: str, rows: list[dict]) -> dict[tuple, dic
         same_folder = os.path.basename(run_folder) == os.path.basename(os.path.abspath(folder))
         if name == job or name not in presets or not same_folder:
             continue
-        for task, question in questions_of(shlex.split(command), presets[name]).items():
+        try:
+            questions = questions_of(shlex.split(command), presets[name])
+        except (ValueError, UserError, SystemExit):  # not even a command of evaluate.py
+            path = os.path.join(study, COMMANDS)
+            said = f"{path} is damaged: {place!r:.80} has {command!r:.80}"
+            raise UserError(f"{said}; delete the file, and the same command goes on") from None
+        for task, question in questions.items():
             asked[name, task] = question
     return asked

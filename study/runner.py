@@ -32,18 +32,24 @@ class Job:
     preset: str = ""  # of the checkpoint
 
     def done(self) -> bool:
-        """Whether its result is there. Of an evaluation: of these weights, asked in this way."""
+        """Whether its result is there.
+
+        A recipe's checkpoint must have come from the parent that is there now, and the rows of an
+        evaluation must be of these weights, asked in this way.
+        """
+        if self.makes and not os.path.exists(self.makes):
+            return False
         if self.kind == "pretrain":
-            return os.path.exists(self.makes) and not goes_on(self.folder)
-        if self.makes and (not self.kind or not os.path.exists(self.makes)):
-            return os.path.exists(self.makes)
-        if not self.makes and not self.has_rows():
+            return not goes_on(self.folder)
+        if self.kind == "":  # a command of any other kind
+            return True
+        if self.kind == "evaluation" and not self.has_rows():
             return False
         from study import keys  # needs torch, which takes two seconds to import
 
-        if self.makes:
-            return keys.is_made_from(self.makes, self.needs[0])
-        return keys.is_answered(self.results(), self.needs[0], self.command, self.preset)
+        if self.kind == "evaluation":
+            return keys.is_answered(self.results(), self.needs[0], self.command, self.preset)
+        return keys.is_made_from(self.makes, self.needs[0])
 
     def has_rows(self) -> bool:
         """Whether its checkpoint is there, and was evaluated in some way."""

@@ -10,20 +10,21 @@ def check_seeds(study: Study) -> None:
     for (task, stem, recipe), by_seed in study.rows.items():
         what = f"{stem}.{recipe} on {task}"
         places = sorted(by_seed)
-        ids = {}  # id of a checkpoint -> the folder that it is in
+        first = places[0]
+        place_of = {}  # id of a checkpoint -> the first place that has it
         for place in places:
             folder = study.folders[place]
             row = by_seed[place]
-            changed = difference(by_seed[places[0]], row)
+            changed = difference(by_seed[first], row)
             if changed:
                 raise UserError(
-                    f"{study.folders[places[0]]} and {folder} differ in more than the seed "
+                    f"{study.folders[first]} and {folder} differ in more than the seed "
                     f"({what}: {changed}); they are two studies, so report each by itself"
                 )
-            other = ids.setdefault(row.get("id", place), folder)
-            if other != folder or folder in study.folders[:place]:
-                same = f"{other} and {folder} hold the same run ({what})"
-                raise UserError(f"{same}; give one of them")
+            same = place_of.setdefault(row.get("id", folder), place)
+            if same != place:
+                folders = f"{study.folders[same]} and {folder}"
+                raise UserError(f"{folders} hold the same run ({what}); give one of them")
 
 
 def difference(a: dict, b: dict) -> str:

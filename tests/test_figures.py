@@ -383,3 +383,13 @@ def test_a_number_that_was_changed_is_noticed(tmp_path):
         write_rows(tmp_path, [whole, whole | change])
         with pytest.raises(UserError, match="row 2 is damaged .its numbers are not those"):
             read_results(str(tmp_path / "results.jsonl"))
+
+
+@pytest.mark.parametrize("command", ["made", "evaluate.py --n x", "evaluate.py 'a", ""])
+def test_a_command_that_is_none_is_named(tmp_path, command):
+    write_rows(tmp_path, [problem_row("3.6M", [1])])
+    commands = {f"{tmp_path} 3.6M evaluation": command}
+    (tmp_path / "commands.json").write_text(json.dumps(commands))
+    with pytest.raises(UserError, match="commands.json is damaged") as error:
+        figures.write_report([str(tmp_path)], str(tmp_path))
+    assert "\n" not in str(error.value)

@@ -390,9 +390,8 @@ def pretrain_config(folder, **more):
     return pretrain.Config(out=str(folder), **(values | dict(warmup="4K", log_every=100) | more))
 
 
-def test_pretraining_is_finished_when_it_has_ended(tmp_path, small_world, monkeypatch, capsys):
-    """Not when its last checkpoint is there: it reads on, and its log with it."""
-    config = pretrain_config(tmp_path / "a")
+def interrupt_pretraining(monkeypatch, config):
+    """Run it through its last step, but not over its end."""
 
     def stop(*args):
         raise KeyboardInterrupt
@@ -400,6 +399,13 @@ def test_pretraining_is_finished_when_it_has_ended(tmp_path, small_world, monkey
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pretrain_run, "end", stop)
         pretrain.main(config)
+
+
+def test_pretraining_is_finished_when_it_has_ended(tmp_path, small_world, monkeypatch, capsys):
+    """Not when its last checkpoint is there: it reads on, and its log with it."""
+    config = pretrain_config(tmp_path / "a")
+
+    interrupt_pretraining(monkeypatch, config)
     assert (tmp_path / "a" / "20K.pt").exists()
     capsys.readouterr()
     pretrain.main(config)
@@ -443,12 +449,7 @@ def test_edited_generators_write_other_rows(tmp_path, small_world, monkeypatch):
 def test_an_unfinished_run_does_not_go_on_with_other_rows(tmp_path, small_world, monkeypatch):
     config = pretrain_config(tmp_path / "a")
 
-    def stop(*args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pretrain_run, "end", stop)
-        pretrain.main(config)
+    interrupt_pretraining(monkeypatch, config)
     monkeypatch.setattr(pretrain.pretrain_setup, "identity_of", lambda corpus: {"id": "other"})
     with pytest.raises(UserError, match="began from another checkpoint or corpus"):
         pretrain.main(config)

@@ -207,6 +207,25 @@ def test_a_run_without_gradients_ends_with_its_last_good_state(place, monkeypatc
     assert "going on from step 4" in capsys.readouterr().out and (place / "a.pt").exists()
 
 
+def test_weights_that_turn_nan_are_not_saved_over_a_good_state(place, monkeypatch):
+    """Of a token that never occurs, so that no loss and no gradient tells of it."""
+    real = sft.logged_step
+    steps = []
+
+    def step(model, optimizer, max_norm):
+        metrics = real(model, optimizer, max_norm)
+        steps.append(True)
+        if len(steps) == 4:
+            next(model.parameters()).data[0, 0] = math.nan
+        return metrics
+
+    monkeypatch.setattr(sft, "logged_step", step)
+    with pytest.raises(UserError, match="after step 4 the tensor embed_tokens.weight holds NaN"):
+        sft.main(replace(sft_config(place), steps=40, save_every=2))
+    state = torch.load(place / "a.resume" / "state.pt", weights_only=True)
+    assert state["step"] == 2 and not (place / "a.pt").exists()
+
+
 def test_a_run_that_ends_in_skipped_updates_has_no_result(place, monkeypatch):
     poison(monkeypatch, sft, "sft_backward", range(4, 100))
     with pytest.raises(UserError, match="the last 3 updates had no finite gradient"):
