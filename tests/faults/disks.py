@@ -44,14 +44,21 @@ def trial(stage: Stage, seed: int) -> tuple[str, str, str]:
 
 def with_and_without_space(stage: Stage, folder: Path, before, words: str):
     """-> (verdict, how, said)"""
-    outcome = children.run(stage.argv(folder), before=before)
+    verdict, said = on_a_full_disk(children.run(stage.argv(folder), before=before), folder)
+    if said:
+        return verdict, words, said
+    return finished(stage, folder, verdict, words)
+
+
+def on_a_full_disk(outcome, folder: Path) -> tuple[str, str]:
+    """(verdict, what is wrong with how the command ended, "" if nothing)"""
     verdict = judged(outcome, folder)
     if verdict not in (REFUSED, ENDED_BEFORE):
-        return verdict, words, outcome.end()
+        return verdict, outcome.end()
     left = temporary_files(folder)
     if left:
-        return "leftover", words, f"{', '.join(left)} after {outcome.end()}"
-    return finished(stage, folder, verdict, words)
+        return "leftover", f"{', '.join(left)} after {outcome.end()}"
+    return verdict, ""
 
 
 def judged(outcome: children.Outcome, folder: Path) -> str:
@@ -118,13 +125,9 @@ def tmpfs_trial(stage: Stage, seed: int) -> tuple[str, str, str]:
             size += os.path.getsize(folder / path.name) // PAGE * PAGE + PAGE
         mount(folder, str(size), "remount,")
         words = f"a disk of {size:,} bytes, where {needed:,} are needed"
-        outcome = children.run(stage.argv(folder))
-        verdict = judged(outcome, folder)
-        if verdict not in (REFUSED, ENDED_BEFORE):
-            return verdict, words, outcome.end()
-        left = temporary_files(folder)
-        if left:
-            return "leftover", words, f"{', '.join(left)} after {outcome.end()}"
+        verdict, said = on_a_full_disk(children.run(stage.argv(folder)), folder)
+        if said:
+            return verdict, words, said
         mount(folder, ROOMY, "remount,")
         return finished(stage, folder, verdict, words)
     finally:
