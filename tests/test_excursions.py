@@ -254,9 +254,10 @@ def test_plain_reaches_every_command(tmp_path):
     assert plain == [line + " --plain" for line in quick]
 
 
-def test_without_a_report_there_is_no_torch():
+def test_without_a_report_there_is_no_torch(tmp_path):
+    """A new folder's table is printed at once; only checkpoints that are there need torch."""
     code = (
-        "import sys, excursions; excursions.main(['--dry_run'])\n"
+        f"import sys, excursions; excursions.main(['--dry_run', '--out', {str(tmp_path)!r}])\n"
         "assert not {'torch', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
