@@ -59,7 +59,7 @@ class Config(RLOptions):
     max_response: int = 2048  # tokens; a longer response is cut, and still graded
     # reward, advantage, loss
     format_score: float = 0.0  # for a wrong answer in one well-formed box
-    normalize: str = "std"  # divide group advantages by their deviation: std or none
+    normalize: str = "std"  # what group advantages are divided by: std, mean or none
     loss: str = "token-mean"  # or sequence-mean, constant, micro-mean; see `denominator`
     clip_low: float = 0.2  # the ratio of new to old probability counts down to 1 - clip_low
     clip_high: float = 0.2  # and up to 1 + clip_high
@@ -112,10 +112,10 @@ def score(groups: Groups, encoding, config: Config, own_reward=None) -> None:
     for problem, rollouts in zip(groups.problems, groups.rollouts):
         texts = [text_of(rollout, encoding) for rollout in rollouts]
         groups.texts.append(texts)
-        for text in texts:
+        for text, rollout in zip(texts, rollouts):
             rewards.append(reward(text, problem.answer, problem.kind, config.format_score))
             if own_reward:
-                own_rewards.append(own_reward(text, problem))
+                own_rewards.append(own_reward(text, problem, rollout))
     shape = (len(groups.problems), config.n)  # a rank may have no problem
     groups.rewards = torch.tensor(rewards, dtype=torch.float32).view(shape)
     groups.right = groups.rewards == 1
@@ -128,12 +128,15 @@ def group_advantages(rewards: torch.Tensor, normalize: str = "std") -> torch.Ten
 
     "std": (r - mean) / (unbiased std + 1e-6), as in GRPO (Shao et al. 2024).
     "none": r - mean, as in Dr. GRPO (Liu et al. 2025).
+    "mean": (r - mean) / (mean + 1e-6), as in MaxRL (2602.02710): rare successes weigh most.
     A group whose rewards are all equal gets exactly 0.
     """
     centred = rewards - rewards.mean(1, keepdim=True)
     centred[(rewards == rewards[:, :1]).all(1)] = 0.0  # not the rounding error of the mean
     if normalize == "std" and rewards.shape[1] > 1:
         centred = centred / (rewards.std(1, keepdim=True) + 1e-6)
+    if normalize == "mean":
+        centred = centred / (rewards.mean(1, keepdim=True) + 1e-6)
     return centred
 
 

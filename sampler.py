@@ -24,6 +24,7 @@ class Rollout:
     tokens: list[int]  # the response, with its eos where it ended by itself
     logprobs: list[float]  # of these tokens at the sampling temperature, before any cut by top_p
     finished: bool  # False where max_new_tokens cut it
+    key: int = 0  # of its randomness
 
 
 @dataclass(eq=False)
@@ -92,7 +93,7 @@ class Sampler:
             empty += [request.slot for request in ended]
             bar.update(len(ended))
         bar.close()
-        rollouts = [Rollout(r.tokens, r.logprobs, r.tokens[-1] == eos) for r in requests]
+        rollouts = [Rollout(r.tokens, r.logprobs, r.tokens[-1] == eos, r.key) for r in requests]
         return [rollouts[i : i + n] for i in range(0, len(rollouts), n)]
 
     def read_prompts(self, requests: list[Request], cache: "Cache") -> torch.Tensor:

@@ -21,7 +21,7 @@ from random import Random
 from data import UserError
 from data.jsonl import label_of, names_of, quoted, read_jsonl, text_of, type_name, valid
 from data.sources import hub_rows, numbered
-from data.toy_text import general_text, story
+from data.toy_text import CORPORA, general_text, story
 from data.toy_world import (
     ABILITIES,
     COUNTRIES,
@@ -53,7 +53,7 @@ def load_general(corpus: str, folder: str = "") -> tuple[list[Item], list[str]]:
 
     They fit the corpus that a checkpoint was pre-trained on: the toy world's, or the public ones.
     """
-    if corpus == "toy":
+    if corpus in CORPORA:
         return skills(), heldout()
     items = []
     for name in BENCHMARKS:

@@ -38,8 +38,8 @@ def open_corpus(source: str, out: str, tokenizer: str, seq_len: int, n_tokens: i
     them, too. Local files are prepared here; a mix is not, since that takes hours. The toy world,
     made for (n_tokens, seed), lies in the run's folder.
     """
-    if source == "toy":
-        return toy_rows(out, tokenizer, seq_len, n_tokens, seed)
+    if source in toy_text.CORPORA:
+        return toy_rows(source, out, tokenizer, seq_len, n_tokens, seed)
     root = Path(out).parent / "corpus"
     folder = corpus_folder(source, root, tokenizer)
     if not (folder / "manifest.json").exists():
@@ -81,7 +81,9 @@ def short_hash(facts: object) -> str:
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=6).hexdigest()
 
 
-def toy_rows(out: str, tokenizer: str, seq_len: int, n_tokens: int, seed: int) -> np.ndarray:
+def toy_rows(
+    source: str, out: str, tokenizer: str, seq_len: int, n_tokens: int, seed: int
+) -> np.ndarray:
     """(rows, seq_len) uint16, memory-mapped; the file is made first if it is not there yet."""
     if tokenizer != "toy":
         raise UserError(
@@ -89,7 +91,7 @@ def toy_rows(out: str, tokenizer: str, seq_len: int, n_tokens: int, seed: int) -
             "give --tokenizer toy or other --data"
         )
     recipe = {
-        "source": "toy",
+        "source": source,
         "tokenizer": tokenizer,
         "seq_len": seq_len,
         "seed": seed,
@@ -98,7 +100,7 @@ def toy_rows(out: str, tokenizer: str, seq_len: int, n_tokens: int, seed: int) -
     }
     path = Path(out, "corpus", f"{short_hash(recipe)}.npy")
     if not path.exists():
-        rows = toy_text.rows(seed, n_tokens, seq_len, get_tokenizer(tokenizer))
+        rows = toy_text.rows(seed, n_tokens, seq_len, get_tokenizer(tokenizer), source)
         facts = {**recipe, "rows": len(rows), "tokens": rows.size, "sha256": sha256(rows)}
         write_text(path.with_suffix(".json"), json.dumps(facts, indent=2))
         write_aside(path, lambda file: np.save(file, rows))

@@ -4,8 +4,9 @@ import hashlib
 
 from data.problem import Problem, like
 from data.problems import load_problems
+from data.toy import FAMILIES
 
-WITH_VAL = ("toy", "toy-hard", "openmath-gsm8k", "openmath")  # have a validation split of their own
+WITH_VAL = (*FAMILIES, "openmath-gsm8k", "openmath")  # have a validation split of their own
 
 
 def train_and_val(name: str, n: int) -> tuple[list[Problem], list[Problem]]:
@@ -18,7 +19,7 @@ def train_and_val(name: str, n: int) -> tuple[list[Problem], list[Problem]]:
     train = load_problems(name, "train")
     if not n:
         return train, []
-    if name in WITH_VAL:
+    if name.partition(":")[0] in WITH_VAL:
         return train, load_problems(name, "val")[:n]
     first = {}  # question -> the first problem that asks it
     for p in train:

@@ -18,7 +18,7 @@ from data import UserError, problem_check
 from data.jsonl import one_line
 from data.problem import Problem
 from data.problems import load_problems
-from data.sources import NAMES, contamination, counted
+from data.sources import NAMES, contamination, counted, is_named
 from data.tokenizer import get_tokenizer
 
 CL100K = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
@@ -46,9 +46,9 @@ def report(name: str, *tests: str, tokenizer: str = "") -> None:
     """Print what is in a set of problems, and what it shares with the test sets."""
     problems = load_problems(name, "train")
     print(counted(name, "train", problems))
-    if name not in NAMES:
+    if not is_named(name):
         describe(problems, tokenizer)
-    if not tests and name in NAMES:
+    if not tests and is_named(name):
         tests = ("gsm8k", "math")
     for test in tests:
         held_out = load_problems(test, "test")

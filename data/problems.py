@@ -18,9 +18,7 @@ from data.sources import NAMES
 
 
 def prompt_text(problem: Problem) -> str:
-    """The zero-shot prompt, as in the authors' template: the response follows without chat
-    roles.
-    """
+    """The authors' zero-shot prompt; the response follows without chat roles."""
     return f"{problem.question} {INSTRUCTION}\n"
 
 
@@ -38,8 +36,8 @@ def load_problems(name: str, split: str = "train", marks: bool = False) -> list[
     A file is one split, so `split` is ignored for it. `marks` keeps GSM8K's <<48/2=24>>, which our
     prompts do not want. Rows without a reference answer are left out, which `counted` says.
     """
-    if name in ("toy", "toy-hard"):
-        return toy.problems(split, name)
+    if toy.is_name(name):  # "toy", "toy-hard", or some shapes alone, as in "toy:21+32"
+        return toy.named_problems(name, split)
     if name == "gsm8k":
         return sources.load_gsm8k(split, marks)
     if name == "math":
@@ -65,7 +63,7 @@ def with_kind(problems: list[Problem], kind: str) -> list[Problem]:
 
 def is_toy(problem: Problem) -> bool:
     """Is it one of the toy world's, whose responses toy.verify can check line by line?"""
-    return problem.source in ("toy", "toy-hard")
+    return problem.source in toy.FAMILIES
 
 
 if __name__ == "__main__":

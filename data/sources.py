@@ -19,8 +19,9 @@ from data import UserError
 from data.jsonl import check_file, one_line, read_jsonl
 from data.problem import KINDS, Problem, Problems
 from data.rows import NoAnswer, read_rows, row_to_problem
+from data.toy import FAMILIES
 
-NAMES = ("toy", "toy-hard", "gsm8k", "math", "openmath-gsm8k", "openmath")
+NAMES = (*FAMILIES, "gsm8k", "math", "openmath-gsm8k", "openmath")
 # Problems that a set is documented to have, at least and at most; OpenMathInstruct-2's are from its
 # makers' and the authors' round numbers.
 DOCUMENTED = {
@@ -36,6 +37,11 @@ DOCUMENTED = {
 
 
 # --- files ----------------------------------------------------------------------------------------
+
+
+def is_named(name: str) -> bool:
+    """Whether this is one of NAMES, or some shapes of a toy family, as in "toy:21+32"."""
+    return name.partition(":")[0] in NAMES
 
 
 def load_file(path: Path, marks: bool = False) -> list[Problem]:

@@ -2,6 +2,7 @@ r"""Problems of a small world, to pre-train and post-train on in minutes without
 
     problems("train", "toy")[0]      word problems with many valid solutions (stands for GSM8K)
     problems("test", "toy-hard")     chains of assignments with products and a distractor (MATH)
+    named_problems("toy-long:33+34", "test")     word problems of 3 to 7 operations, of two shapes
 
 A problem asks for two totals at once: with some 400 possible pairs, 32 blind guesses hardly ever
 help pass@32. Every draw is a function of a key (seed, purpose, index), so the same seed gives the
@@ -43,15 +44,18 @@ class Split(NamedTuple):
     n: int  # problems
 
 
-LIMITS = {"toy": Limits(20, "+-"), "toy-hard": Limits(40, "+-*")}
+FAMILIES = ("toy", "toy-hard", "toy-long")
+LIMITS = {"toy": Limits(20, "+-"), "toy-hard": Limits(40, "+-*"), "toy-long": Limits(20, "+-")}
 SPLITS = {
     "train": Split(range(2, 10), 600),
     "val": Split(range(1, 2), 100),
     "test": Split(range(0, 1), 200),
 }
+LONG = {"train": 1200, "val": 100, "test": 240}  # problems of toy-long, whose shapes are more
 SHAPES = {  # operations of the first and of the second chain: weight
     "toy": {(1, 2): 1, (2, 1): 1, (2, 2): 2, (2, 3): 1, (3, 2): 1},
     "toy-hard": {(1, 1): 1, (1, 2): 1, (2, 1): 1, (2, 2): 2},
+    "toy-long": dict.fromkeys([(1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3)], 1),
 }
 PLANS = {  # of a solution: weight
     "steps": 45,  # one operation a line, the first chain and then the second
@@ -153,7 +157,8 @@ def draw_task(rng: Random, family: str, shapes: dict, split: str) -> Task:
         second = draw_chain(rng, second_ops, family)
         chains = (first, second)
         if bucket(content(chains)) in SPLITS[split].buckets:
-            return pose_people(rng, chains) if family == "toy" else pose_assignments(rng, chains)
+            pose = pose_assignments if family == "toy-hard" else pose_people
+            return pose(rng, chains)
 
 
 def pose_people(rng: Random, chains: tuple[Chain, Chain]) -> Task:
@@ -279,7 +284,7 @@ def problems(split: str, family: str = "toy", n: int | None = None, seed: int = 
             f"no split {split!r} of {family!r}; choose {', '.join(SPLITS)} of {' or '.join(LIMITS)}"
         )
     if n is None:
-        n = SPLITS[split].n
+        n = LONG[split] if family == "toy-long" else SPLITS[split].n
     found = {}  # content -> problem
     for i in itertools.count():
         if len(found) == n:
@@ -291,15 +296,48 @@ def problems(split: str, family: str = "toy", n: int | None = None, seed: int = 
     return list(found.values())
 
 
+def is_name(name: str) -> bool:
+    """Whether this is the name of a family, alone or with shapes as in "toy:32" or "toy:21+32"."""
+    return name.partition(":")[0] in FAMILIES
+
+
+def named_problems(name: str, split: str) -> list[Problem]:
+    """The problems of a family; "toy:21+32" are those of toy whose shape is (2,1) or (3,2)."""
+    family, _, wanted = name.partition(":")
+    chosen = problems(split, family)
+    if ":" not in name:
+        return chosen
+    levels = {level_of(shape, family) for shape in shapes_of(name)}
+    return [problem for problem in chosen if problem.level in levels]
+
+
+def shapes_of(name: str) -> list[tuple[int, int]]:
+    """ "toy:21+32" -> [(2, 1), (3, 2)]. Raises UserError where the family has no such shape."""
+    family, _, wanted = name.partition(":")
+    by_digits = {f"{first}{second}": (first, second) for first, second in SHAPES[family]}
+    shapes = []
+    for digits in wanted.split("+"):
+        if digits not in by_digits:
+            there = ", ".join(by_digits)
+            raise UserError(f"{name}: {family} has no shape {digits!r}; join some of {there} by +")
+        shapes.append(by_digits[digits])
+    return shapes
+
+
+def level_of(shape: tuple[int, int], family: str) -> str:
+    """The level of problems whose chains have so many operations each."""
+    first_ops, second_ops = shape
+    if family == "toy-hard":
+        return f"{first_ops + second_ops} steps"
+    return f"({first_ops},{second_ops})"
+
+
 def draw_problem(rng: Random, task: Task, family: str) -> Problem:
     solutions = {}  # a dict keeps the order: the first solution is the one that SFT sees
     while len(solutions) < N_SOLUTIONS:
         solutions[solve(rng, task, f" \\boxed{{ {task.answer}}}")] = True
-    first_ops = len(task.chains[0].ops)
-    second_ops = len(task.chains[1].ops)
-    level = f"({first_ops},{second_ops})"
-    if family == "toy-hard":
-        level = f"{first_ops + second_ops} steps"
+    first, second = task.chains
+    shape = (len(first.ops), len(second.ops))
     question = "say" + task.question
     return Problem(
         id=question_id(question),
@@ -308,7 +346,7 @@ def draw_problem(rng: Random, task: Task, family: str) -> Problem:
         solutions=tuple(solutions),
         source=family,
         kind="ordered",
-        level=level,
+        level=level_of(shape, family),
     )
 
 

@@ -8,6 +8,7 @@ What the general text teaches is measured in benchmarks.py.
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -36,6 +37,14 @@ MIX = {"general": 0.30, "mathematics": 0.60, "other": 0.10}
 PRETRAIN_SHAPES = {  # of problems in documents: operations of each chain: weight
     "toy": {(1, 0): 1, (2, 0): 1, (1, 1): 2, (1, 2): 2, (2, 1): 2, (2, 2): 2, (2, 3): 2, (3, 2): 2},
     "toy-hard": SHAPES["toy-hard"],
+}
+# Problems of at most four operations, with a share of 0, 1 or 10 % that have five.
+UP_TO_FOUR = {(1, 0): 1, (2, 0): 1, (1, 1): 2, (1, 2): 2, (2, 1): 2, (2, 2): 4}
+CORPORA = {
+    "toy": PRETRAIN_SHAPES["toy"],
+    "toy-edge-0": UP_TO_FOUR,
+    "toy-edge-1": UP_TO_FOUR | {(2, 3): 0.06, (3, 2): 0.06},
+    "toy-edge-10": UP_TO_FOUR | {(2, 3): 0.66, (3, 2): 0.66},
 }
 
 
@@ -119,7 +128,7 @@ def general_text(rng: Random) -> str:
 # --- mathematics and the rest ---------------------------------------------------------------------
 
 
-def math_text(rng: Random) -> str:
+def math_text(rng: Random, shapes: dict) -> str:
     """Drills of equations, or one problem with its solution.
 
     40 % of the problems are written as in post-training, the others in other words.
@@ -127,7 +136,9 @@ def math_text(rng: Random) -> str:
     family = "toy-hard" if rng.random() < 0.10 else "toy"
     if rng.random() < 0.30:
         return drills_text(rng, family)
-    task = draw_task(rng, family, PRETRAIN_SHAPES[family], "train")
+    if family == "toy-hard":
+        shapes = PRETRAIN_SHAPES[family]
+    task = draw_task(rng, family, shapes, "train")
     if rng.random() < 0.40:
         solution = solve(rng, task, f" \\boxed{{ {task.answer}}}", bare=True)
         return f"say{task.question} {INSTRUCTION}\n{solution}"
@@ -185,13 +196,15 @@ def in_a_row(words: list) -> str:
 # --- documents ------------------------------------------------------------------------------------
 
 
-def documents(seed: int = 0) -> Iterator[tuple[str, str]]:
-    """Endless (kind, text), in the proportions of MIX.
+def documents(seed: int = 0, corpus: str = "toy") -> Iterator[tuple[str, str]]:
+    """Endless (kind, text), in the proportions of MIX; `corpus` is one of CORPORA.
 
     A tenth of all general texts, chosen by content, never comes: they are kept for the held-out
     texts and skills of benchmarks.py.
     """
-    writers = {"general": general_text, "mathematics": math_text, "other": other_text}
+    shapes = CORPORA[corpus]
+    mathematics = partial(math_text, shapes=shapes)
+    writers = {"general": general_text, "mathematics": mathematics, "other": other_text}
     words = dict.fromkeys(MIX, 0)  # written so far, of each kind
     for i in itertools.count():
         progress = {kind: words[kind] / share for kind, share in MIX.items()}
@@ -203,13 +216,13 @@ def documents(seed: int = 0) -> Iterator[tuple[str, str]]:
         yield kind, text
 
 
-def rows(seed: int, n_tokens: int, seq_len: int, encoding) -> np.ndarray:
+def rows(seed: int, n_tokens: int, seq_len: int, encoding, corpus: str = "toy") -> np.ndarray:
     """(n_tokens // seq_len, seq_len) uint16: rows of tokens.
 
     A row begins with a document, has end marks between documents, and cuts the last one. A model
     this small learns little from a document whose beginning it cannot see.
     """
-    stream = documents(seed)
+    stream = documents(seed, corpus)
     tokens = np.empty((n_tokens // seq_len, seq_len), np.uint16)
     for row in tokens:
         ids = []

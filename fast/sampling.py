@@ -132,7 +132,8 @@ class FastSampler:
         self.prepare(min(self.slots, total), max(map(len, prompts)), columns)
         s = self.state
         schedule = Schedule(prompts, n, budget, self.width, self.cache)
-        keys = self.index(rollout_keys(seed, step, problem_ids or range(len(prompts)), n))
+        keys = rollout_keys(seed, step, problem_ids or range(len(prompts)), n)
+        keys_there = self.index(keys)
         tokens = torch.zeros(total, columns, dtype=torch.int32, device=self.device)
         logps = torch.zeros(total, columns, device=self.device)
         lengths = torch.zeros(total, dtype=torch.int64, device=self.device)
@@ -143,7 +144,7 @@ class FastSampler:
             slots, new = schedule.admit()
             if slots:
                 self.prefill(prompts, new)
-                self.begin(slots, schedule, keys)
+                self.begin(slots, schedule, keys_there)
             n_live = int((schedule.rollout >= 0).sum())
             if not n_live and not schedule.waiting:
                 break
@@ -169,10 +170,11 @@ class FastSampler:
             bar.set_postfix_str(said, refresh=False)
         bar.close()
         rollouts = []
-        rows = zip(tokens.cpu().numpy(), logps.cpu().numpy(), lengths.tolist())
-        for of_one, logp, length in rows:
+        rows = zip(tokens.cpu().numpy(), logps.cpu().numpy(), lengths.tolist(), keys)
+        for of_one, logp, length, key in rows:
             finished = bool(of_one[length - 1] == eos)
-            rollouts.append(Rollout(of_one[:length].tolist(), logp[:length].tolist(), finished))
+            own = (of_one[:length].tolist(), logp[:length].tolist())
+            rollouts.append(Rollout(*own, finished, key))
         return [rollouts[i : i + n] for i in range(0, total, n)]
 
     def index(self, numbers) -> torch.Tensor:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.authors import authors_few_shot_text
-from data.problems import NAMES, Problem, few_shot_text, load_problems, prompt_text, with_kind
-from data.sources import counted
+from data.problems import Problem, few_shot_text, load_problems, prompt_text, with_kind
+from data.sources import counted, is_named
 from plumbing import checkpoint
 from plumbing.batches import generator
 from plumbing.flags import check
@@ -111,4 +111,4 @@ def example_drawer(config, task: str) -> Callable[[set[str]], list[Problem]]:
 
 
 def is_file(task: str) -> bool:
-    return task not in NAMES and Path(task).is_file()
+    return not is_named(task) and Path(task).is_file()

@@ -1,4 +1,8 @@
-"""A user's own reward function: `--reward my_reward.py:score`."""
+"""A user's own reward function: `--reward my_reward.py:score`.
+
+Its arguments are (response, problem) or (response, problem, rollout). A rollout has `tokens`,
+`logprobs` and `finished`, which is False where it was cut.
+"""
 
 import importlib.util
 import inspect
@@ -15,7 +19,10 @@ import torch
 from data import UserError
 from data.jsonl import one_line, quoted
 from data.problem import Problem
+from plumbing.control_rewards import CONTROLS
+from sampler import Rollout
 
+NO_ROLLOUT = Rollout([], [], True)  # what a function is tried with before there is any
 LARGEST = torch.finfo(torch.float32).max  # rewards become float32, where more is infinite
 
 
@@ -23,11 +30,13 @@ class NotAReward(UserError, TypeError):
     """A user's reward function gave no number that can be learned from."""
 
 
-def load_reward(spec: str, example: Problem) -> Callable[[str, Problem], float] | None:
-    """`my_reward.py:score` -> that function of (response, problem), with each value checked.
+def load_reward(spec: str, example: Problem) -> Callable[..., float] | None:
+    """`my_reward.py:score` -> that function of (response, problem, rollout), each value checked.
 
-    "" -> None: the grader is the reward. A reward is one finite number within float32: a Python,
-    numpy or torch scalar, or a bool, which counts as 1.0 or 0.0.
+    "random" and "format" -> those of control_rewards.py. "" -> None: the grader is the reward.
+
+    A reward is one finite number within float32: a Python, numpy or torch scalar, or a bool, which
+    counts as 1.0 or 0.0.
 
     The function is called once with `example` before any work starts. An exception that it raises
     there belongs to its author, so it passes through, with the problem named; a command makes one
@@ -36,17 +45,23 @@ def load_reward(spec: str, example: Problem) -> Callable[[str, Problem], float] 
     """
     if not spec:
         return None
+    if spec in CONTROLS:
+        return CONTROLS[spec]
     path, _, name = spec.rpartition(":")
     flag = f"--reward {spec}"
     if not path.endswith(".py") or not name.isidentifier():
-        raise UserError(f"{flag}: write FILE.py:FUNCTION, as in my_reward.py:score")
+        advice = f"as in my_reward.py:score, or one of {', '.join(CONTROLS)}"
+        raise UserError(f"{flag}: write FILE.py:FUNCTION, {advice}")
     function = load_function(path, name, flag)
-    check_arguments(function, name, flag, example)
+    wants_rollout = check_arguments(function, name, flag, example)
 
-    def score_first(response: str, problem: Problem) -> float:
+    def score_first(response: str, problem: Problem, rollout: Rollout) -> float:
         where = f"on problem {one_line(problem.id)}"
         try:
-            value = function(response, problem)
+            if wants_rollout:
+                value = function(response, problem, rollout)
+            else:
+                value = function(response, problem)
         except SystemExit as error:
             raise UserError(f"{flag}: {name} ends the program ({error!r}) {where}") from error
         except Exception as error:
@@ -55,9 +70,9 @@ def load_reward(spec: str, example: Problem) -> Callable[[str, Problem], float] 
             raise
         return checked(value, f"{flag}: {name} gave", where)
 
-    def score(response: str, problem: Problem) -> float:
+    def score(response: str, problem: Problem, rollout: Rollout = NO_ROLLOUT) -> float:
         try:
-            return score_first(response, problem)
+            return score_first(response, problem, rollout)
         except UserError:
             raise
         except Exception as error:
@@ -69,7 +84,7 @@ def load_reward(spec: str, example: Problem) -> Callable[[str, Problem], float] 
         question = one_line(problem.question, 80)
         return f"{flag}: {name} failed {place} ({question}): {what}"
 
-    score_first("", example)
+    score_first("", example, NO_ROLLOUT)
     return score
 
 
@@ -108,21 +123,34 @@ def load_module(path: str, flag: str) -> ModuleType:
     return module
 
 
-def check_arguments(function: Callable, name: str, flag: str, example: Problem) -> None:
-    """Refuse what cannot be called with (response, problem), as far as that can be told."""
+def check_arguments(function: Callable, name: str, flag: str, example: Problem) -> bool:
+    """Refuse what cannot be called with (response, problem), as far as that can be told.
+
+    -> whether it must have the rollout, too
+    """
     if inspect.iscoroutinefunction(function):
         raise UserError(f"{flag}: {name} is async; write def {name}(response, problem) -> float")
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):  # some builtin functions do not say what they take
         check_by_calling(function, name, flag, example)
-        return
+        return False
+    if takes(signature, "", example):
+        return False
+    if takes(signature, "", example, NO_ROLLOUT):
+        return True
+    raise UserError(
+        f"{flag}: {name}{one_line(str(signature))} must take two arguments, (response, problem), "
+        "or three, (response, problem, rollout)"
+    )
+
+
+def takes(signature: inspect.Signature, *arguments) -> bool:
     try:
-        signature.bind("", example)
+        signature.bind(*arguments)
     except TypeError:
-        raise UserError(
-            f"{flag}: {name}{one_line(str(signature))} must take two arguments, (response, problem)"
-        ) from None
+        return False
+    return True
 
 
 def check_by_calling(function: Callable, name: str, flag: str, example: Problem) -> None:

@@ -8,7 +8,7 @@ from data import UserError, lock
 from data.benchmarks import BENCHMARKS
 from data.grader import extract, grade
 from data.problems import NAMES, with_kind
-from data.sources import counted
+from data.sources import counted, is_named
 from plumbing.files import append_row, read_rows
 from plumbing.flags import check
 from plumbing.identity import begin, claim_together, content_of, release_together
@@ -47,7 +47,7 @@ def ks(config) -> list[int]:
 def check_config(config, tasks: list[str]) -> None:
     names = f"{', '.join(NAMES)}, a .jsonl file, general, or of its benchmarks"
     for task in tasks:
-        named = is_likelihood(task) or task in NAMES
+        named = is_likelihood(task) or is_named(task)
         known = named or task.endswith(".jsonl") or os.path.exists(task)
         check(known, f"unknown task {task!r}; choose {names} {', '.join(BENCHMARKS)}")
     with_kind([], config.kind)  # refuses a kind that is none

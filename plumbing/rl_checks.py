@@ -1,5 +1,6 @@
 """Flags of grpo.py and parallel.py that cannot work together."""
 
+from plumbing.control_rewards import CONTROLS
 from plumbing.flags import check
 from plumbing.modes import check_parallel
 
@@ -9,7 +10,14 @@ def check_config(config) -> None:
     if hasattr(config, "mode"):
         check_parallel(config)
     normalize = config.normalize
-    check(normalize in ("std", "none"), f"--normalize {normalize}: choose std or none")
+    check(
+        normalize in ("std", "mean", "none"), f"--normalize {normalize}: choose std, mean or none"
+    )
+    check(
+        normalize != "mean" or not config.reward or config.reward in CONTROLS,
+        f"--normalize mean divides by the mean, which --reward {config.reward} may make negative; "
+        "choose std or none",
+    )
     losses = ("token-mean", "sequence-mean", "constant", "micro-mean")
     check(config.loss in losses, f"--loss {config.loss}: choose {', '.join(losses)}")
     check(config.n >= 2, f"--n {config.n}: a group needs at least 2 rollouts to compare")

@@ -38,7 +38,7 @@ TENSORS = ("rewards", "right", "advantages")  # when they have been scored
 @dataclass(frozen=True, kw_only=True)
 class RLOptions(TrainingFlags):
     kind: str = ""  # how answers are graded: gsm8k, math or ordered; default as the problems say
-    reward: str = ""  # your own, FILE.py:FUNCTION of (response, problem); default the grader
+    reward: str = ""  # your own, FILE.py:FUNCTION of (response, problem); random, format: controls
     dynamic_sampling: int = 0  # most extra batches drawn until `prompts` groups have mixed rewards
     mask_truncated: bool = False  # cut rollouts carry no loss; they count in their group's mean
     recompute_old: bool = True  # old log-probs by the trainer; off: the sampler's (equal in fp32)

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 from data.benchmarks import BENCHMARKS
 from data.mixes import MIXES
-from data.sources import DOCUMENTED, NAMES
+from data.sources import DOCUMENTED, NAMES, is_named
+from data.toy_text import CORPORA
 from model import ModelConfig
 from plumbing.checkpoint import check_length
 from plumbing.examples import check_sft
@@ -70,7 +71,7 @@ def plan_pretrain(plan: Plan, config) -> None:
     store(plan, len(kept), moments=2, log_bytes=120 * steps)
     if config.data in MIXES:
         plan.shared = 4 * TOKENS_OF_MIX[config.data]
-    elif config.data == "toy":
+    elif config.data in CORPORA:
         plan.shared = 2 * tokens  # uint16; the others are uint32
     else:
         plan.shared = 4 * tokens
@@ -213,7 +214,7 @@ def plan_problems(plan: Plan, config, task: str) -> float:
     """-> bytes of its result row."""
     check_context(plan, config.max_response + 1, "a prompt + --max_response")
     check(
-        task in NAMES or task.endswith(".jsonl"),
+        is_named(task) or task.endswith(".jsonl"),
         f"unknown task {task!r}; choose {', '.join(NAMES)}, a .jsonl file, general, "
         f"or {', '.join(BENCHMARKS)}",
     )

@@ -27,16 +27,18 @@ BOTH = pytest.mark.parametrize("prepare", [plain, quick], ids=["plain", "fast"])
 
 
 def numpy_advantages(rewards, normalize):
-    """(r - mean) / (unbiased std + 1e-6), or r - mean."""
+    """(r - mean) / (unbiased std + 1e-6), (r - mean) / (mean + 1e-6), or r - mean."""
     out = np.zeros_like(rewards, dtype=np.float64)
     for g, r in enumerate(rewards.astype(np.float64)):
         out[g] = r - r.mean()
         if normalize == "std":
             out[g] /= np.sqrt(((r - r.mean()) ** 2).sum() / (len(r) - 1)) + 1e-6
+        if normalize == "mean":
+            out[g] /= r.mean() + 1e-6
     return out
 
 
-@pytest.mark.parametrize("normalize", ["std", "none"])
+@pytest.mark.parametrize("normalize", ["std", "none", "mean"])
 def test_group_advantages(normalize):
     rewards = np.random.default_rng(0).choice([0.0, 0.1, 1.0], size=(40, 8))
     ours = grpo.group_advantages(torch.tensor(rewards, dtype=torch.float32), normalize)

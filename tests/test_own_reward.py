@@ -4,9 +4,12 @@ import warnings
 
 import pytest
 
+import grpo
 from data import UserError
+from data.draws import rollout_keys
 from data.problem import Problem
 from plumbing.own_reward import NotAReward, load_reward
+from sampler import Rollout
 
 PROBLEM = Problem("abc", "how many ?", "5", (), "mine")
 REWARDS = """
@@ -231,3 +234,38 @@ def test_a_file_may_hold_dataclasses(tmp_path):
         "def score(response, problem):\n    return Pay().right\n",
     )
     assert own("x", PROBLEM) == 1.0
+
+
+# ---------------------------------------------------------------------------------- the rollout
+
+
+def test_a_reward_may_ask_for_the_rollout(tmp_path):
+    path = tmp_path / "r.py"
+    path.write_text(
+        "def score(response, problem, rollout):\n    return len(rollout.tokens) - rollout.finished\n"
+    )
+    own = load_reward(f"{path}:score", PROBLEM)
+    assert own("so 5", PROBLEM, Rollout([3, 4, 5], [-1.0] * 3, False)) == 3.0
+    assert own("so 5", PROBLEM, Rollout([3, 4, 5], [-1.0] * 3, True)) == 2.0
+
+
+def test_the_format_reward_pays_for_any_answer():
+    own = load_reward("format", PROBLEM)
+    rollout = Rollout([], [], True)
+    assert own("so \\boxed{6}", PROBLEM, rollout) == own("so \\boxed{5}", PROBLEM, rollout) == 1.0
+    assert own("so it goes", PROBLEM, rollout) == 0.0
+
+
+def test_the_random_reward_is_a_fair_coin_for_each_rollout():
+    """It depends on the rollout's key and on nothing that the response says."""
+    own = load_reward("random", PROBLEM)
+    keys = rollout_keys(7, 3, range(40), 25)
+    coins = [own("so 5", PROBLEM, Rollout([], [], True, key)) for key in keys]
+    assert coins == [own("other", PROBLEM, Rollout([9], [0.0], False, key)) for key in keys]
+    assert set(coins) == {0.0, 1.0} and abs(sum(coins) - 500) < 3.3 * 250**0.5
+
+
+def test_division_by_the_mean_wants_rewards_that_are_never_negative(file):
+    with pytest.raises(UserError, match="--normalize mean divides by the mean"):
+        grpo.Config(ckpt="no.pt", normalize="mean", reward=f"{file}:score").check()
+    grpo.Config(ckpt="no.pt", normalize="mean", reward="format").check()

@@ -613,7 +613,7 @@ def test_what_is_wrong_with_a_reward_is_one_line_before_work_starts(base, tmp_pa
     file.write_text(REWARDS)
     broken.write_text("def score(:\n")
     wrong = {
-        "my_reward": "write FILE.py:FUNCTION",
+        "my_reward": "write FILE.py:FUNCTION, as in my_reward.py:score, or one of random, format",
         f"{tmp_path}/no.py:score": "no.py is missing",
         f"{broken}:score": "does not load, SyntaxError",
         f"{file}:reward": "has no function reward",

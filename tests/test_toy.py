@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from data import UserError, benchmarks, toy, toy_text, toy_world
+from data.corpus import open_corpus
+from data.grader import grade
+from data.held_out import train_and_val
 from data.problem import question_id
+from data.problems import is_toy, load_problems
 from data.tokenizer import get_tokenizer
 
 FAMILIES = list(toy.LIMITS)
@@ -59,13 +63,16 @@ def test_same_seed_same_bytes():
 
 def test_problem_sets_never_change():
     """Results of different versions can be compared only while these hold; change them knowingly."""
-    texts = [
-        "".join([p.question, p.answer, *p.solutions])
-        for f in FAMILIES
-        for split in toy.SPLITS
-        for p in toy.problems(split, f)
-    ]
-    assert question_id("".join(texts)) == "c67ed8124a38"
+    hashes = []
+    for families in (["toy", "toy-hard"], ["toy-long"]):
+        texts = [
+            "".join([p.question, p.answer, *p.solutions])
+            for f in families
+            for split in toy.SPLITS
+            for p in toy.problems(split, f)
+        ]
+        hashes.append(question_id("".join(texts)))
+    assert hashes == ["c67ed8124a38", "908d67c4ea1b"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -74,11 +81,10 @@ def test_splits_share_no_content(family):
         split: {c for p in toy.problems(split, family) for c in contents_in(p.question)}
         for split in toy.SPLITS
     }
-    assert {split: len(c) for split, c in contents.items()} == {
-        "train": 600,
-        "val": 100,
-        "test": 200,
-    }
+    sizes = {"train": 600, "val": 100, "test": 200}
+    if family == "toy-long":
+        sizes = {"train": 1200, "val": 100, "test": 240}
+    assert {split: len(c) for split, c in contents.items()} == sizes
     assert (
         not contents["train"] & contents["test"]
         and not contents["train"] & contents["val"]
@@ -95,7 +101,7 @@ def test_documents_hold_no_test_content(texts):
         for c in contents_in(p.question)
     }
     written = {c for _, text in texts for c in contents_in(text)}
-    assert len(tested) == 600 and len(written) > 5_000
+    assert len(tested) == 940 and len(written) > 5_000
     assert not tested & written
 
 
@@ -263,3 +269,44 @@ def test_last_word_is_in_the_story():
     for item in benchmarks.skills(50):
         if item.skill == "last word":
             assert item.choices[0] in item.context
+
+
+def test_some_shapes_of_a_family_by_name():
+    """ "toy:21+32" holds the problems of toy that have one of these shapes, and no other."""
+    all_of_them = toy.problems("train")
+    wanted = [problem for problem in all_of_them if problem.level in ("(2,1)", "(3,2)")]
+    assert load_problems("toy:21+32") == wanted and 100 < len(wanted) < 300
+    assert train_and_val("toy:32", 5)[1] == toy.named_problems("toy:32", "val")[:5]
+    levels = {problem.level for problem in load_problems("toy-long:33+34+43", "test")}
+    assert levels == {"(3,3)", "(3,4)", "(4,3)"}
+    with pytest.raises(UserError, match="toy has no shape '33'; join some of 12, 21, 22, 23, 32"):
+        load_problems("toy:21+33")
+
+
+def test_long_problems_are_graded_and_verified():
+    for problem in load_problems("toy-long", "test"):
+        solution = problem.solutions[0]
+        assert is_toy(problem) and grade(solution, problem.answer, problem.kind)
+        assert toy.verify(solution, problem)
+
+
+@pytest.mark.parametrize(
+    "corpus, share", [("toy-edge-0", 0), ("toy-edge-1", 1), ("toy-edge-10", 10)]
+)
+def test_the_dial_of_five_operations(corpus, share):
+    """The share of five operations among all problems, in percent; none has more than five."""
+    operations = Counter()
+    for _, text in itertools.islice(toy_text.documents(3, corpus), 20_000):
+        if "how many now" in text:
+            (found,) = contents_in(text)
+            operations[len(re.findall(r"[+-]", found))] += 1
+    assert max(operations) == (5 if share else 4)
+    assert 100 * operations[5] / operations.total() == pytest.approx(share, abs=1.5)
+
+
+def test_another_corpus_has_rows_of_its_own(tmp_path):
+    rows = {}
+    for corpus in ("toy", "toy-edge-0"):
+        rows[corpus] = open_corpus(corpus, str(tmp_path), "toy", 80, 8_000, 0)
+    assert rows["toy"].shape == rows["toy-edge-0"].shape
+    assert (rows["toy"] != rows["toy-edge-0"]).any()
