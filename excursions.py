@@ -1,13 +1,19 @@
-"""The study: checkpoints x recipes x seeds as a table of commands, then figures and report.md.
+"""The study: experiments as tables of commands, then figures and report.md.
 
     python excursions.py                       # toy scale: three checkpoints, seven recipes, about
                                                # ten minutes on two cores
     python excursions.py --seeds 4             # with error bars
-    python excursions.py --only figure9        # what one figure needs
+    python excursions.py --list                # all experiments: questions, cells, minutes
+    python excursions.py --only ladder         # one of them; figure9: what that figure needs
+    python excursions.py --vary grpo.normalize=std,none --on 3.6M.rl --seeds 6     # an ablation
+    python excursions.py --recipe "rl-none: grpo.py --normalize none" --from out/toy
+    python excursions.py --checkpoints DIR     # these checkpoints are where post-training starts
+    python excursions.py --quick               # a minute: a few steps of everything, twice
     python excursions.py --dry_run             # the commands, without running them
     python excursions.py --preset 1B --plan    # what they would take: time, memory, disk, cost
 
-What is done is skipped. After an interruption the same command resumes the study. The output of
+The experiments are rows of study/experiments.py. What is done is skipped, and cells that two
+experiments share run once. After an interruption the same command resumes the study. The output of
 each command is in <out>/logs, and every line of the table can be typed by hand.
 """
 
@@ -15,138 +21,22 @@ import argparse
 import difflib
 import os
 import sys
+from dataclasses import replace
 
 from data import UserError
 from plumbing.presets import CHECKPOINTS
-from study.recipes import RECIPES_OF_FIGURE, WRITTEN
+from study.experiments import DEFAULT, EXPERIMENTS, Experiment
+from study.jobs import Study, all_jobs, stems_for
+from study.listing import print_list
 from study.runner import Job, claim, logs_folder, run, same_commands
-
-# ---------------------------------------------------------------------------------- the table
-
-PRETRAIN = "pretrain.py --preset {preset} --out {folder} --keep {checkpoints}"
-
-# recipe: (the recipe that it starts from, its command). The order is the order of work.
-COMMANDS = {
-    "sft": ("base", "sft.py --ckpt {parent} --setting {setting}"),
-    "sft-gold": ("base", "sft.py --ckpt {parent} --solutions all --setting {setting}"),
-    "rl": ("base", "grpo.py --ckpt {parent} --setting {setting}"),
-    "parallel": ("base", "parallel.py --ckpt {parent} --setting {setting}"),
-    "sft.rl": ("sft", "grpo.py --ckpt {parent} --setting {setting}"),
-    "sft-gold.rl": ("sft-gold", "grpo.py --ckpt {parent} --setting {setting}"),
-    # From the earliest checkpoint only. Without --out it would be called rl.
-    WRITTEN: ("base", "grpo.py --ckpt {parent} --setting written --out {out}"),
-}
-
-EVALUATE = "evaluate.py --ckpt {ckpt} --setting {setting}"
-EVALUATE_BASE = {
-    # With worked examples, except in the toy world, whose rows are too short for any. The authors
-    # asked their 4B base without examples, too.
-    "1B": EVALUATE + " --shots 8",
-    "1B-60B": EVALUATE + " --shots 8",
-}
-
-
-def all_jobs(args) -> list[Job]:
-    """The commands of all seeds, every pre-training first."""
-    first = []
-    others = []
-    for seed in range(args.seeds):
-        of_seed = JobsOfSeed(args, seed)
-        if args.pretrain:
-            first.append(of_seed.pretraining())
-        for stem in of_seed.stems:
-            others += of_seed.at_checkpoint(stem)
-    return first + others
-
-
-class JobsOfSeed:
-    """The lines of the table with the values of one seed."""
-
-    def __init__(self, args, seed: int):
-        self.args = args
-        self.seed = seed
-        self.folder = seed_folder(args.out, seed)
-        self.stems = CHECKPOINTS[args.preset].split(",")
-
-    def path(self, name: str) -> str:
-        return os.path.join(self.folder, name + ".pt")
-
-    def command(self, line: str, **values) -> list[str]:
-        """The words of a line of the table, with what all commands have before and after."""
-        start = [sys.executable]
-        if self.args.nproc > 1:
-            start = ["torchrun", "--standalone", f"--nproc_per_node={self.args.nproc}"]
-        end = ["--seed", str(self.seed)]
-        if self.args.plain:
-            end.append("--plain")
-        words = [word.format(setting=self.args.setting, **values) for word in line.split()]
-        return [*start, *words, *end]
-
-    def pretraining(self) -> Job:
-        checkpoints = ",".join(self.stems)
-        values = dict(preset=self.args.preset, folder=self.folder, checkpoints=checkpoints)
-        command = self.command(PRETRAIN, **values)
-        return Job("pretrain", command, self.folder, "pretrain", makes=self.path(self.stems[-1]))
-
-    def at_checkpoint(self, stem: str) -> list[Job]:
-        """Every recipe from this checkpoint, then the evaluations.
-
-        Evaluations are short: at the end they fill the gaps that the long commands leave.
-        """
-        trained = []
-        evaluations = [self.evaluation(stem)]
-        for recipe in self.recipes(stem):
-            job = self.training(stem, recipe)
-            trained.append(job)
-            evaluations.append(self.evaluation(job.name))
-        return trained + evaluations
-
-    def recipes(self, stem: str) -> list[str]:
-        wanted = RECIPES_OF_FIGURE[self.args.only] if self.args.only else COMMANDS
-        recipes = []
-        for recipe in COMMANDS:
-            if recipe == WRITTEN and stem != self.stems[0]:
-                continue
-            if recipe in wanted:
-                recipes.append(recipe)
-        return recipes
-
-    def training(self, stem: str, recipe: str) -> Job:
-        parent_recipe, line = COMMANDS[recipe]
-        parent = self.path(stem if parent_recipe == "base" else f"{stem}.{parent_recipe}")
-        name = f"{stem}.{recipe}"
-        out = self.path(name)
-        command = self.command(line, parent=parent, out=out)
-        return Job(name, command, self.folder, recipe, makes=out, needs=[parent])
-
-    def evaluation(self, name: str) -> Job:
-        preset = self.args.preset
-        line = EVALUATE
-        if name in self.stems:
-            line = EVALUATE_BASE.get(preset, EVALUATE)
-        ckpt = self.path(name)
-        command = self.command(line, ckpt=ckpt)
-        return Job(
-            f"{name} evaluation",
-            command,
-            self.folder,
-            "evaluation",
-            needs=[ckpt],
-            checkpoint=name,
-            preset=preset,
-        )
-
-
-def seed_folder(out: str, seed: int) -> str:
-    return out if seed == 0 else f"{out}-seed{seed}"
-
 
 # ---------------------------------------------------------------------------------- flags
 
 
 MOST_SEEDS = 1_000
 FLAGS = ("--preset", "--setting", "--seeds", "--only", "--out", "--workers", "--nproc")
-FLAGS += ("--no_pretrain", "--plain", "--dry_run", "--plan", "--help")
+FLAGS += ("--no_pretrain", "--plain", "--dry_run", "--plan", "--help", "--list", "--vary", "--on")
+FLAGS += ("--recipe", "--from", "--checkpoints", "--data", "--task", "--quick")
 
 
 def refuse(message: str) -> None:
@@ -175,8 +65,17 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         choices=["written", "run", "controlled"],
         help="fidelity to the paper",
     )
-    add("--seeds", type=int, default=1, help="seeds 0 .. N-1, each with its own pre-training")
-    add("--only", choices=RECIPES_OF_FIGURE, help="run only what this figure needs")
+    add("--seeds", type=int, default=0, help="seeds 0 .. N-1; default 1, or the experiment's")
+    add("--only", choices=EXPERIMENTS, help="one experiment, or what a figure of the paper needs")
+    add("--list", action="store_true", help="print all experiments and stop")
+    add("--vary", nargs="+", action="extend", default=[], metavar="STAGE.FLAG=VALUE,...")
+    add("--on", default="", help="the cells that --vary changes, as 3.6M.rl, joined by commas")
+    add("--recipe", action="append", default=[], metavar='"NAME: COMMAND"', help="a new recipe")
+    add("--from", dest="out_of", default="", help="the folder of a study to go on from")
+    add("--checkpoints", default="", help="a folder whose checkpoints post-training starts from")
+    add("--data", default="", help="problems to train on; default the preset's")
+    add("--task", default="", help="what is evaluated; default the preset's")
+    add("--quick", action="store_true", help="a few steps of every command, in out/quick")
     add(
         "--out", default="", help="folder; default out/<preset>; further seeds get <out>-seed1, ..."
     )
@@ -214,12 +113,72 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     args, rest = parser.parse_known_args(argv)
     for name, least, most in (("seeds", 1, MOST_SEEDS), ("workers", 0, 1_000), ("nproc", 1, 1_000)):
         value = getattr(args, name)
-        if not least <= value <= most:
+        if not least <= value <= most and not (name == "seeds" and seeds_are_open(argv)):
             refuse(f"--{name} {value}: give {least} to {most}")
-    args.out = args.out or os.path.join("out", args.preset)
     if not args.workers:
         args.workers = min(8, os.cpu_count() or 1) if args.preset == "toy" else 1
     return args, rest
+
+
+def seeds_are_open(argv: list[str]) -> bool:
+    """Whether no --seeds was given, so that the experiment decides."""
+    return not any(word.split("=")[0] == "--seeds" for word in argv)
+
+
+def read_experiment(args) -> Experiment:
+    """The experiment that the flags ask for. Raises UserError where they name what is not there."""
+    experiment = EXPERIMENTS[args.only] if args.only else DEFAULT
+    if args.vary and args.recipe:
+        raise UserError("--vary and --recipe are two experiments; give one of them")
+    if args.on and not args.vary:
+        raise UserError(f"--on {args.on} says where --vary changes something; give --vary, too")
+    if args.checkpoints:
+        experiment = replace(experiment, stems=",".join(stems_in(args.checkpoints)))
+    if not args.vary and not args.recipe:
+        return experiment
+    from study import vary  # needs torch
+
+    if args.recipe:
+        return vary.with_recipes(experiment, args.recipe)
+    return vary.experiment_of(experiment, args.preset, args.vary, args.on)
+
+
+def stems_in(folder: str) -> list[str]:
+    """The names of the base checkpoints in a folder, by their tokens of pre-training."""
+    from study.stems import base_checkpoints  # needs torch
+
+    return base_checkpoints(folder)
+
+
+def read_study(args, experiment: Experiment) -> Study:
+    """What all commands have in common, with the defaults filled in."""
+    out = args.out or args.out_of or default_folder(args, experiment)
+    if args.out_of and not os.path.isdir(args.out_of):
+        raise UserError(f"--from {args.out_of}: no such folder; give one that excursions.py made")
+    return Study(
+        preset=args.preset,
+        setting=args.setting,
+        seeds=args.seeds or experiment.seeds,
+        out=out,
+        nproc=args.nproc,
+        pretrain=args.pretrain and not args.checkpoints,
+        plain=args.plain,
+        quick=args.quick,
+        data=args.data,
+        task=args.task,
+        checkpoints=args.checkpoints,
+    )
+
+
+def default_folder(args, experiment: Experiment) -> str:
+    """out/toy; out/toy-study for long RL; out/quick; out/<name of --checkpoints>-study."""
+    if args.quick:
+        return os.path.join("out", "quick")
+    if args.checkpoints:
+        name = os.path.basename(os.path.abspath(args.checkpoints))
+        return os.path.join("out", f"{name}-study")
+    name = f"{args.preset}-study" if experiment.long else args.preset
+    return os.path.join("out", name)
 
 
 # ---------------------------------------------------------------------------------- main
@@ -227,37 +186,40 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def main(argv: list[str]) -> None:
     args, rest = read_flags(argv)
-    if args.plan:
-        show_plan(args, rest)
-        return
-    if rest:
+    if rest and not args.plan:
         refuse(unknown_flags(rest))
     go_home()
     try:
-        start(args)
+        experiment = read_experiment(args)
+        study = read_study(args, experiment)
+        jobs = all_jobs(study, experiment, stems_for(study, experiment))
+        if args.list:
+            print_list(args.workers)
+        elif args.plan:
+            show_plan(study, jobs, rest)
+        elif args.dry_run:
+            print_commands(jobs)
+        else:
+            start(study, jobs, args.workers)
     except (UserError, OSError) as error:
         sys.exit(f"excursions.py: {error}")
     except KeyboardInterrupt:  # outside of the commands: while the report is drawn, say
         sys.exit("excursions.py: interrupted; the same command goes on")
 
 
-def start(args) -> None:
+def start(study: Study, jobs: list[Job], workers: int) -> None:
     """Run what is not done, then write the report."""
-    jobs = all_jobs(args)
-    if args.dry_run:
-        print_commands(jobs)
-        return
-    lock = claim(args.out)
-    same_commands(jobs, args.out)
-    logs = logs_folder(args.out)
+    lock = claim(study.out)
+    same_commands(jobs, study.out)
+    logs = logs_folder(study.out)
     left = len([job for job in jobs if not job.done()])
     print(
         f"{len(jobs)} commands, {len(jobs) - left} done, {left} to do, "
-        f"{args.workers} at a time; outputs in {logs}",
+        f"{workers} at a time; outputs in {logs}",
         flush=True,
     )
-    failed = run(jobs, args.out, args.workers, lock)
-    report = make_report(args)
+    failed = run(jobs, study.out, workers, lock)
+    report = make_report(study)
     print(f"report: {report}" if left else f"all done before; nothing to do. Report: {report}")
     lock.close()
     if failed:
@@ -283,28 +245,25 @@ def print_commands(jobs: list[Job]) -> None:
         print(line)
 
 
-def show_plan(args, rest: list[str]) -> None:
+def show_plan(study: Study, jobs: list[Job], rest: list[str]) -> None:
     """`rest`: the flags that describe the machine."""
     from study import plan  # needs torch, which takes two seconds to import
 
     try:
-        machine, rest = plan.read_machine("excursions.py", rest, args.preset, args.nproc)
+        machine, rest = plan.read_machine("excursions.py", rest, study.preset, study.nproc)
     except UserError as error:
         refuse(error)
     if rest:
         refuse(unknown_flags(rest))
-    go_home()
-    plan.print_study(all_jobs(args), args, machine)
+    plan.print_study(jobs, study, machine)
 
 
-def make_report(args) -> str:
+def make_report(study: Study) -> str:
     """-> path of report.md."""
     from study import figures  # needs torch
 
-    folders = []
-    for seed in range(args.seeds):
-        folders.append(seed_folder(args.out, seed))
-    return figures.write_report(folders, args.out)
+    folders = [study.folder(seed) for seed in range(study.seeds)]
+    return figures.write_report(folders, study.out)
 
 
 if __name__ == "__main__":

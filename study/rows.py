@@ -1,6 +1,7 @@
 """The result rows of a study: every seed's results.jsonl, and the RL logs beside it.
 
-A stem is the name of a base checkpoint, such as "3.6M". A quantity is pass@k, verified@k or
+A stem is the name of a base checkpoint, such as "3.6M", and a cell is what a recipe made of it,
+such as "3.6M.sft.rl". A quantity is pass@k, verified@k or
 general, all in percent, or the name of a field of the rows, such as "length".
 """
 
@@ -30,11 +31,15 @@ class Study:
         self.tokens: dict[str, int] = {}  # stem -> tokens of pre-training
         self.strangers: set[str] = set()  # names that are not <tokens>.<recipe>
         self.others: list[str] = []  # what was evaluated in another way than the study asks for
-        for seed, folder in enumerate(folders):
+        rows_of_seed = []
+        for folder in folders:
             rows, others = rows_of_folder(folder, study=folders[0])
             self.others += others
+            rows_of_seed.append(rows)
+        bases = stems_among(sum(rows_of_seed, []))
+        for seed, rows in enumerate(rows_of_seed):
             for row in rows:
-                self.add(seed, row)
+                self.add(seed, row, bases)
         self.stems = sorted(self.tokens, key=self.tokens.get)
         self.tasks = self.tasks_with_problems()
         self.task = task
@@ -45,13 +50,11 @@ class Study:
             if self.recipes(self.task, stem):
                 self.last = stem
 
-    def add(self, seed: int, row: dict) -> None:
-        match = NAME.fullmatch(row["name"])
-        if not match or not row["tokens"]:
+    def add(self, seed: int, row: dict, bases: list[str]) -> None:
+        stem, recipe = parts_of(row["name"], bases)
+        if not stem or not row["tokens"]:
             self.strangers.add(row["name"])
             return
-        stem = match[1]
-        recipe = match[2] or "base"
         self.tokens[stem] = row["tokens"]
         by_seed = self.rows.setdefault((row["task"], stem, recipe), {})
         by_seed[seed] = row  # the last of several evaluations counts
@@ -108,7 +111,7 @@ class Study:
         self, stem: str, recipe: str, quantity: str, task: str = "", groups: dict | None = None
     ) -> Estimate | None:
         values = self.values(stem, recipe, quantity, task, groups)
-        return summarise({seed: list(of_seed.values()) for seed, of_seed in values.items()})
+        return summarise(values)
 
     def difference(
         self, stem: str, a: str, b: str, quantity: str, task: str = ""
@@ -119,10 +122,24 @@ class Study:
         differences = {}
         for seed, of_a in values_a.items():
             of_b = values_b.get(seed, {})
-            paired = [of_a[problem] - of_b[problem] for problem in of_a if problem in of_b]
+            paired = {}
+            for problem, value in of_a.items():
+                if problem in of_b:
+                    paired[problem] = value - of_b[problem]
             if paired:
                 differences[seed] = paired
         return summarise(differences)
+
+    def cell(self, name: str) -> tuple[str, str]:
+        """ "3.6M.sft.rl" -> ("3.6M", "sft.rl"), and ("", "base") where no such stem is there."""
+        return parts_of(name, self.stems)
+
+    def task_of(self, stem: str, recipe: str) -> str:
+        """The task on which a cell was evaluated: the study's, or the first that it has."""
+        for task in [self.task, *self.tasks]:
+            if (task, stem, recipe) in self.rows:
+                return task
+        return self.task
 
     def logs(self, stem: str, recipe: str) -> list[list[dict]]:
         """The RL log of each seed that has one: a row per step."""
@@ -137,6 +154,32 @@ class Study:
             if log:
                 logs.append(log)
         return logs
+
+
+def stems_among(rows: list[dict]) -> list[str]:
+    """The names of base checkpoints, longest first; other names that begin with one are cells."""
+    names = {row["name"] for row in rows if row.get("recipe") == "base"}
+    stems = []
+    for name in sorted(names, key=len):
+        if not any(name.startswith(stem + ".") for stem in stems):
+            stems.append(name)
+    return stems[::-1]
+
+
+def parts_of(name: str, stems: list[str]) -> tuple[str, str]:
+    """The stem and the recipe in a name; ("", "base") where it has no stem.
+
+    Without the base's own rows its name is known by its form, <tokens>.
+    """
+    for stem in stems:
+        if name == stem:
+            return stem, "base"
+        if name.startswith(stem + "."):
+            return stem, name.removeprefix(stem + ".")
+    match = NAME.fullmatch(name)
+    if not match:
+        return "", "base"
+    return match[1], match[2] or "base"
 
 
 IN_FIGURES = ("step", "accuracy", "format", "mixed", "length", "surprise")  # of the logs

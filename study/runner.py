@@ -15,6 +15,7 @@ from typing import TextIO
 from data.files import file_errors, write_text
 from plumbing.files import read_rows
 from study.commands import COMMANDS, read_commands
+from study.durations import seconds_of
 
 
 @dataclass
@@ -140,6 +141,7 @@ def run(jobs: list[Job], out: str, workers: int, lock: TextIO) -> list[Job]:
     failed: list[Job] = []
     total = len(waiting)
     start = time.time()
+    clock = Clock(workers)
     try:
         with sigterm_noted() as asked_to_stop:
             while waiting or running:
@@ -148,7 +150,9 @@ def run(jobs: list[Job], out: str, workers: int, lock: TextIO) -> list[Job]:
                 for one in ended(running):
                     running.remove(one)
                     finished = total - len(waiting) - len(running)
-                    report_end(one, f"{finished}/{total}, {time.time() - start:4.0f} s")
+                    clock.note(one)
+                    left = clock.left(waiting, running)
+                    report_end(one, f"{finished}/{total}, {time.time() - start:4.0f} s{left}")
                     if one.process.returncode:
                         failed.append(one.job)
                 while len(running) < workers:
@@ -157,6 +161,7 @@ def run(jobs: list[Job], out: str, workers: int, lock: TextIO) -> list[Job]:
                         break
                     waiting.remove(job)
                     running.append(begin(job, out, workers, lock))
+                    print(f"started {job.title()}", flush=True)
                 if not running:  # nothing is ready: the rest waits for what has failed
                     failed += waiting
                     break
@@ -166,6 +171,29 @@ def run(jobs: list[Job], out: str, workers: int, lock: TextIO) -> list[Job]:
             one.process.wait()
         sys.exit("excursions.py: interrupted; the same command goes on")
     return failed
+
+
+class Clock:
+    """How long the rest of a study will take, from how long its commands took until now."""
+
+    def __init__(self, workers: int):
+        self.workers = workers
+        self.expected = 0.0  # seconds, of the commands that have ended
+        self.took = 0.0
+
+    def note(self, one: Running) -> None:
+        self.expected += seconds_of(one.job.command)
+        self.took += time.time() - one.since
+
+    def left(self, waiting: list[Job], running: list[Running]) -> str:
+        """ ", 12 min left"; "" where nothing is, or nothing is known yet."""
+        seconds = sum(seconds_of(job.command) for job in waiting)
+        for one in running:
+            seconds += max(0.0, seconds_of(one.job.command) - (time.time() - one.since))
+        if not seconds or not self.expected:
+            return ""
+        minutes = seconds * self.took / self.expected / self.workers / 60
+        return f", {minutes:.0f} min left"
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from plumbing.checkpoint import read_facts, save_checkpoint
 from plumbing.files import append_row, read_rows
 from plumbing.presets import CHECKPOINTS, TASKS
 from study import figures
+from study.experiments import CORE
 from study.recipes import RECIPES, RECIPES_OF_FIGURE
 from study.runner import Job, claim, run, same_commands
 
@@ -135,7 +136,9 @@ def write_rows(out, rows):
 def evaluations(*flags):
     """Name -> whether it is done, of the evaluations of a study."""
     args, _ = excursions.read_flags(list(flags))
-    jobs = excursions.all_jobs(args)
+    experiment = excursions.read_experiment(args)
+    study = excursions.read_study(args, experiment)
+    jobs = excursions.all_jobs(study, experiment, excursions.stems_for(study, experiment))
     return {job.checkpoint: job.done() for job in jobs if job.kind == "evaluation"}
 
 
@@ -269,6 +272,6 @@ def test_the_table_is_what_the_stages_do():
         assert evaluate.PRESETS[preset]["task"] == tasks
         keep = pretrain.PRESETS[preset].get("keep", pretrain.Config.keep)
         assert keep == CHECKPOINTS[preset]
-    assert ["base", *sorted(excursions.COMMANDS)] == sorted(RECIPES)
+    assert ["base", *sorted(CORE)] == sorted(RECIPES)
     for recipes in RECIPES_OF_FIGURE.values():
-        assert set(recipes) <= {"base", *excursions.COMMANDS}
+        assert set(recipes) <= {"base", *CORE}

@@ -9,9 +9,9 @@ from data import UserError
 from data.grader import reward
 from data.problem import KINDS, Problem
 from data.problems import NAMES, is_toy, load_problems, with_kind
-from data.toy import FAMILIES
 from data.rows import row_to_problem
 from data.sources import counted
+from data.toy import FAMILIES
 
 
 def write(tmp_path, *rows, name="rows.jsonl"):

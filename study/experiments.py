@@ -1,0 +1,206 @@
+"""The experiments of the study as data: question, recipes, checkpoints, seeds. Needs no torch.
+
+A recipe is a row: its name, the recipe that it starts from ("base" is the checkpoint itself), and
+the command that makes it, without the flags that all commands have (study/jobs.py adds them). A
+line of evaluate.py asks the same weights in another way.
+
+What each experiment should show was written down before it ran: results/toy/predictions.md.
+"""
+
+from dataclasses import dataclass, field
+
+from plumbing.presets import CHECKPOINTS
+from study.recipes import RECIPES_OF_FIGURE, WRITTEN
+
+Recipes = dict[str, tuple[str, str]]  # name -> (what it starts from, its command)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    question: str
+    recipes: Recipes
+    stems: str = "last"  # checkpoints: all, first or last of the preset's, or names with commas
+    seeds: int = 1
+    long: bool = False  # RL until its training accuracy is flat, in a folder of its own
+    evaluate: str = ""  # more flags for every evaluation
+    pretrain: dict[str, str] = field(default_factory=dict)  # stem -> a pre-training of its own
+    against: str = (
+        ""  # the recipe that the others are compared with; default what each started from
+    )
+    figure: str = "dots"  # of study/figures.py
+
+
+# ---------------------------------------------------------------------------------- the table
+
+CORE = {
+    "sft": ("base", "sft.py"),
+    "sft-gold": ("base", "sft.py --solutions all"),
+    "rl": ("base", "grpo.py"),
+    "parallel": ("base", "parallel.py"),
+    "sft.rl": ("sft", "grpo.py"),
+    "sft-gold.rl": ("sft-gold", "grpo.py"),
+    # From the earliest checkpoint only.
+    WRITTEN: ("base", "grpo.py --setting written"),
+}
+
+# RL's training accuracy at 3.6M tokens (seed 0): 0.09 in the first 25 steps, 0.50 after 100, 0.65
+# after 200, 0.72 after 300, 0.75 after 400.
+LONG = " --steps 300"
+
+
+def long(recipes: Recipes) -> Recipes:
+    """The same recipes with RL until its training accuracy is flat."""
+    longer = {}
+    for name, (start, line) in recipes.items():
+        if line.startswith(("grpo.py", "parallel.py")) and name != WRITTEN:
+            line += LONG
+        longer[name] = (start, line)
+    return longer
+
+
+def some(*names: str) -> Recipes:
+    """These recipes of the core, with long RL."""
+    return {name: long(CORE)[name] for name in names}
+
+
+def rl(flags: str, steps: int = 300) -> tuple[str, str]:
+    """Direct RL with other flags."""
+    return ("base", f"grpo.py --steps {steps} {flags}")
+
+
+RL = some("rl")
+AFTER_SFT = some("sft", "sft.rl")
+
+CONTROLS = RL | {"rl-random": rl("--reward random"), "rl-format": rl("--reward format")}
+
+ALONE = RL | {
+    "rl-32": rl("--data toy:32"),
+    "rl-32-50": rl("--data toy:32", steps=50),
+    "rl-21-32": rl("--data toy:21+32"),
+}
+
+LADDER = AFTER_SFT | {
+    "sft-1": ("base", "sft.py --steps 19"),
+    "sft-4": ("base", "sft.py --steps 75"),
+    "sft-61": ("base", "sft.py --steps 1144"),
+    "sft-1.rl": ("sft-1", "grpo.py" + LONG),
+    "sft-4.rl": ("sft-4", "grpo.py" + LONG),
+    "sft-61.rl": ("sft-61", "grpo.py" + LONG),
+}
+
+TAIL_SAMPLES = "evaluate.py --task toy --n 256 --k 1,8,32,64,128,256"
+TAIL = RL | {
+    "draw-1": ("base", TAIL_SAMPLES + " --seed 1000"),
+    "draw-2": ("base", TAIL_SAMPLES + " --seed 2000"),
+    "rl.draw-1": ("rl", TAIL_SAMPLES + " --seed 1000"),
+}
+
+BORDER = {
+    "rl-96x4": rl("--prompts 96 --n 4", steps=200),
+    "rl-24x16": rl("--prompts 24 --n 16", steps=200),
+    "rl-6x64": rl("--prompts 6 --n 64", steps=200),
+}
+
+NORMALISE = RL | {"rl-none": rl("--normalize none"), "rl-mean": rl("--normalize mean")}
+
+FORGETTING = {
+    "sft": CORE["sft"],
+    "sft-1e-4": ("base", "sft.py --lr 1e-4"),
+    "sft-3e-4": ("base", "sft.py --lr 3e-4"),
+    "sft-3e-3": ("base", "sft.py --lr 3e-3"),
+    "rl": RL["rl"],
+    "rl-1e-4": rl("--lr 1e-4"),
+    "rl-1e-3": rl("--lr 1e-3"),
+}
+
+ON_BAND = "--max_response 80"  # seven operations need more tokens than five
+EDGE = {
+    "rl-inside": rl(f"--data toy-long:12+21+22 {ON_BAND}", steps=150),
+    "rl-edge": rl(f"--data toy-long:23+32 {ON_BAND}", steps=150),
+    "rl-beyond": rl(f"--data toy-long:33+34+43 {ON_BAND}", steps=150),
+    "rl-mixed": rl(f"--data toy-long:23+32+33+34+43 {ON_BAND}", steps=150),
+}
+# Rows of 128 tokens, so that every position of a long problem occurs in pre-training.
+SATURATED = "--tokens 14M --keep 14M --seq_len 128 --batch 15"
+EDGE_PRETRAIN = {
+    "d0": f"pretrain.py --preset toy --data toy-edge-0 {SATURATED}",
+    "d1": f"pretrain.py --preset toy --data toy-edge-1 {SATURATED}",
+    "d10": f"pretrain.py --preset toy --data toy-edge-10 {SATURATED}",
+}
+
+EXPERIMENTS = {
+    "core": Experiment(
+        "What do SFT, RL and their combinations do, from each checkpoint?",
+        long(CORE),
+        stems="all",
+        seeds=8,
+        long=True,
+        figure="gains",
+    ),
+    "controls": Experiment(
+        "Is it the reward that teaches?", CONTROLS, seeds=6, long=True, against="base"
+    ),
+    "alone": Experiment(
+        "Does a kind of problem get worse because others share its batch, or for lack of signal?",
+        ALONE,
+        seeds=6,
+        long=True,
+        against="base",
+    ),
+    "ladder": Experiment(
+        "Does deeper SFT make RL sharpen?", LADDER, seeds=6, long=True, figure="ladder"
+    ),
+    "edge": Experiment(
+        "Does RL reach what pre-training did not teach?",
+        EDGE,
+        stems="d0,d1,d10",
+        seeds=3,
+        long=True,
+        evaluate="--task toy-long --n 128 --k 1,8,32,128 --max_response 80",
+        pretrain=EDGE_PRETRAIN,
+        against="base",
+        figure="edge",
+    ),
+    "border": Experiment(
+        "At which pass rate does a group of n rollouts begin to teach?",
+        BORDER,
+        seeds=6,
+        long=True,
+        against="rl-24x16",
+    ),
+    "normalise": Experiment(
+        "Does dividing the advantage by the deviation, or by the mean, help hard problems?",
+        NORMALISE,
+        seeds=6,
+        long=True,
+        against="rl",
+    ),
+    "forgetting": Experiment(
+        "Does the distance from the base decide what is forgotten, or the method?",
+        FORGETTING,
+        seeds=6,
+        long=True,
+        against="base",
+        figure="forgetting",
+    ),
+    "tail": Experiment(
+        "Which problems does RL solve that the base did not solve in 256 samples?",
+        TAIL,
+        seeds=6,
+        long=True,
+        figure="tail",
+    ),
+}
+
+# The default: the core table with the presets' RL steps. The paper's figures are parts of it.
+DEFAULT = Experiment("What do SFT, RL and their combinations do?", CORE, stems="all")
+for figure, recipes in RECIPES_OF_FIGURE.items():
+    chosen = {name: CORE[name] for name in CORE if name in recipes}
+    EXPERIMENTS[figure] = Experiment(f"The paper's {figure}, from our rows.", chosen, stems="all")
+
+
+def stems_of(experiment: Experiment, preset: str) -> list[str]:
+    """The checkpoints that it starts from."""
+    stems = CHECKPOINTS[preset].split(",")
+    places = {"all": stems, "first": stems[:1], "last": stems[-1:]}
+    return places.get(experiment.stems) or experiment.stems.split(",")
