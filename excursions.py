@@ -28,6 +28,7 @@ from plumbing.presets import CHECKPOINTS
 from study.experiments import DEFAULT, EXPERIMENTS, Experiment
 from study.jobs import Study, all_jobs, stems_for
 from study.listing import print_list
+from study.own_experiments import note_own
 from study.runner import Job, claim, logs_folder, run, same_commands
 
 # ---------------------------------------------------------------------------------- flags
@@ -200,17 +201,19 @@ def main(argv: list[str]) -> None:
         elif args.dry_run:
             print_commands(jobs)
         else:
-            start(study, jobs, args.workers)
+            start(study, jobs, args.workers, experiment if args.vary or args.recipe else None)
     except (UserError, OSError) as error:
         sys.exit(f"excursions.py: {error}")
     except KeyboardInterrupt:  # outside of the commands: while the report is drawn, say
         sys.exit("excursions.py: interrupted; the same command goes on")
 
 
-def start(study: Study, jobs: list[Job], workers: int) -> None:
-    """Run what is not done, then write the report."""
+def start(study: Study, jobs: list[Job], workers: int, own: Experiment | None) -> None:
+    """Run what is not done, then write the report. own: what --vary or --recipe made."""
     lock = claim(study.out)
     same_commands(jobs, study.out)
+    if own:
+        note_own(study.out, own)
     logs = logs_folder(study.out)
     left = len([job for job in jobs if not job.done()])
     print(

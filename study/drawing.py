@@ -59,7 +59,11 @@ def pyplot():
 
 
 def colour(recipe: str) -> str:
-    return STYLES[recipe][0]
+    """Recipes of the core have colours of their own; variants have that of what they vary."""
+    known = recipe
+    while known not in STYLES and "-" in known:
+        known = known.rpartition("-")[0]
+    return STYLES.get(known, ("#0072b2", "o"))[0]
 
 
 def look(recipe: str) -> dict:

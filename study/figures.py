@@ -10,15 +10,19 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data import UserError
 from data.files import file_errors, write_text
 from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
-from study import drawing
+from study import dots, drawing, sections
+from study.experiments import EXPERIMENTS, Experiment
 from study.findings import findings
+from study.opening import opening
+from study.own_experiments import read_own
+from study.predictions import read_predictions
 from study.recipes import RECIPES, RECIPES_OF_FIGURE, WRITTEN
 from study.report import task_section
 from study.rows import Study
@@ -83,6 +87,39 @@ FIGURES = {
         last_only=True,
     ),
 }
+
+# The figures of experiments (Experiment.figure): how they are drawn, and what to look at.
+OF_EXPERIMENTS = {
+    "dots": (dots.draw_dots, "A dot is a seed; beside it the mean with its 95 % interval."),
+    "gains": (
+        dots.draw_gains,
+        "What RL adds to what it starts from, in all and by kind of problem; a dot is a seed. "
+        "Above the line in both rows is expansion; above in the upper and below in the lower row "
+        "is sharpening.",
+    ),
+    "scatter": (
+        dots.draw_scatter,
+        "Every test problem before and after RL, the mean over seeds. Problems that leave the left "
+        "edge are expansion, those that reach the floor are what sharpening loses.",
+    ),
+    "ladder": (dots.draw_ladder, "SFT of one to 61 passes, and the same RL from each."),
+    "edge": (dots.draw_edge, "Bands of problems in, at and beyond what pre-training taught."),
+}
+
+
+def place_of_experiment(study: Study, name: str, experiment: Experiment, out: str) -> str:
+    """Draw and save an experiment's figure -> its paragraph; "" where nothing is there."""
+    draw, caption = OF_EXPERIMENTS.get(experiment.figure, OF_EXPERIMENTS["dots"])
+    drawn = draw(study, experiment)
+    path = os.path.join(out, "figures", f"{name}.png")
+    if drawn is None:
+        if os.path.exists(path):
+            os.remove(path)  # it is of an earlier report and would not belong to this one
+        return ""
+    with file_errors("write", path):
+        drawn.savefig(path)
+    drawing.pyplot().close(drawn)
+    return f"![{name}](figures/{name}.png)\n\n**{name}.** {caption}\n"
 
 
 def place(study: Study, name: str, out: str) -> str:
@@ -163,19 +200,61 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
         "seed, [low, high] is the 95 % bootstrap interval over problems, which does not cover the "
         "luck of the training run.\n"
     )
+    if study.task in study.tasks:
+        parts += opening(study, place_of_experiment(study, "gains", CORE_GAINS, out))
+        scatter = place_of_experiment(study, "scatter", CORE_SCATTER, out)
+        if scatter:
+            parts.append(scatter)
+        parts += ["## Findings\n", findings(study)]
+        parts += experiment_sections(study, out)
     for name in study.tasks:
         parts += task_section(study, name)
     if study.task in study.tasks:
-        parts += ["## Findings\n", findings(study), "## Figures\n"]
-        parts.append(
+        parts += [
+            "## The paper's figures\n",
             "Points of ours: mean ± standard error over seeds, "
-            "or one seed with its 95 % interval.\n"
-        )
+            "or one seed with its 95 % interval.\n",
+        ]
         for name in FIGURES:
             parts.append(place(study, name, out))
     path = os.path.join(out, "report.md")
     write_text(path, "\n".join(parts))
     return path
+
+
+CORE_GAINS = replace(EXPERIMENTS["core"], figure="gains")
+CORE_SCATTER = replace(EXPERIMENTS["core"], figure="scatter")
+
+
+def experiment_sections(study: Study, out: str) -> list[str]:
+    """A section for every experiment that was run, the user's own ones first."""
+    known = read_predictions()
+    parts = []
+    for name, experiment in (read_own(study.folders[0]) | EXPERIMENTS).items():
+        if not was_run(study, name, experiment):
+            continue
+        figure = ""
+        if experiment.figure != "gains":  # the core's stands at the top of the report
+            figure = place_of_experiment(study, name, experiment, out)
+        parts += sections.section(study, name, experiment, known, figure)
+    return parts
+
+
+def was_run(study: Study, name: str, experiment: Experiment) -> bool:
+    """Whether cells are there that only this experiment has; the core if its RL was long."""
+    if name in RECIPES_OF_FIGURE:
+        return False
+    there = sections.cells_there(study, experiment)
+    if name == "core":
+        return is_long(study)
+    own = set(experiment.recipes) - set(RECIPES)
+    return any(study.cell(cell)[1] in own for cell in there)
+
+
+def is_long(study: Study) -> bool:
+    """Whether direct RL ran for as many steps as the experiments' does."""
+    logs = study.logs(study.last, "rl")
+    return bool(logs) and all(len(log) >= 300 for log in logs)
 
 
 # ---------------------------------------------------------------------------------- main

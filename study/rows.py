@@ -16,6 +16,7 @@ from study.keys import rows_of_folder
 from study.recipes import RECIPES
 
 KS = (1, 8, 32)  # of pass@k; those above the number of samples are left out
+MORE_KS = (64, 128, 256)  # of cells that were asked more often
 BANDS = [(0, 2), (2, 5), (5, 20), (20, 100)]  # percent, low <= pass@1 < high; set before any run
 GENERAL = ("general", "heldout_loss")  # quantities that stand in rows of the task general
 NAME = re.compile(r"(\d+(?:\.\d+)?[KMBT])(?:\.(.+))?")  # "3.6M", "3.6M.sft.rl", "1.2M.rl-written"
@@ -81,12 +82,17 @@ class Study:
                 found += by_seed.values()
         return found
 
-    def ks(self, task: str) -> list[int]:
+    def ks(self, task: str, stem: str = "", recipe: str = "") -> list[int]:
+        """The k of pass@k that all rows of a task, or of one cell, have samples for."""
         n = 0  # the most samples that a problem has
-        for row in self.rows_of_task(task):
+        rows = self.rows_of_task(task)
+        if stem:
+            rows = list(self.rows.get((task, stem, recipe), {}).values())
+        for row in rows:
             for _, _, samples, *_ in row["problems"]:
                 n = max(n, samples)
-        return [k for k in KS if k <= n]
+        known = KS if not stem else (*KS, *MORE_KS)
+        return [k for k in known if k <= n]
 
     def values(
         self, stem: str, recipe: str, quantity: str, task: str = "", groups: dict | None = None

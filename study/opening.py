@@ -1,0 +1,127 @@
+"""The first screen of report.md: what was asked, what came out, one problem, in plain sentences."""
+
+from data.problems import load_problems, prompt_text
+from study import cells
+from study.dots import GAINS, found_in_words
+from study.estimates import Estimate, count_up, direction, said_of_seeds
+from study.paper import paper_difference
+from study.recipes import RECIPES
+from study.rows import Study
+
+SPELLED = {
+    "base": "the pre-trained model itself",
+    "sft": "fine-tuned on one worked solution per problem",
+    "sft-gold": "fine-tuned on all worked solutions",
+    "rl": "direct RL: trained from the base by rewards for right answers (GRPO)",
+    "sft.rl": "RL after SFT on one solution",
+    "sft-gold.rl": "RL after SFT on all solutions",
+    "parallel": "every step averages an RL update and an SFT update",
+    "rl-written": "direct RL with the paper's written reward, 0.1 for a well-formed wrong answer",
+}
+
+RULE = (
+    "How a verdict is reached: values are paired by seed and problem, and the 95 % interval counts "
+    "the luck of the seeds and the choice of problems together (one seed: problems alone). "
+    "*Higher* or *lower* means that the interval leaves out 0, *undecided* that it holds 0, "
+    "*expansion* that RL raised pass@1 and the widest pass@k, *sharpening* that it raised pass@1 "
+    "and lowered the widest pass@k.\n"
+)
+
+
+def opening(study: Study, main_figure: str) -> list[str]:
+    """The paragraphs before any table. main_figure: what figures.py says of it, or ""."""
+    parts = [question(study)]
+    said = what_rl_did(study)
+    if said:
+        parts.append("\n".join(said) + "\n")
+    if main_figure:
+        parts.append(main_figure)
+    if study.task == "toy":
+        parts.append(solved_problem())
+    parts.append(recipes_in_words(study))
+    parts.append(RULE)
+    return parts
+
+
+def question(study: Study) -> str:
+    wide = study.ks(study.task)[-1]
+    n_seeds = len(study.folders)
+    seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
+    return (
+        "When should reinforcement learning (RL) enter the training of a language model, and does "
+        f"it *expand* what the model can do (more problems solved in {wide} tries, pass@{wide}) or "
+        "only *sharpen* it (more at the first try, pass@1, and fewer in many)? From checkpoints "
+        f"after {', '.join(study.stems)} tokens of pre-training the same model was fine-tuned on "
+        f"solutions (SFT), trained by RL, and both in turn or together; {seeds}.\n"
+    )
+
+
+def what_rl_did(study: Study) -> list[str]:
+    """A sentence on each RL that was run at the last checkpoint, by kind of problem first."""
+    lines = []
+    stem = study.last
+    wide = f"pass@{study.ks(study.task)[-1]}"
+    for after, before, label in GAINS:
+        name = f"{stem}.{after}"
+        start = stem if before == "base" else f"{stem}.{before}"
+        narrow = cells.difference(study, name, start, "pass@1")
+        widest = cells.difference(study, name, start, wide)
+        if narrow is None or widest is None:
+            continue
+        found = []
+        groups = cells.level_groups(study, stem)
+        for group in ["", *groups]:
+            found.append((group, cells.difference(study, name, start, wide, group)))
+        by_kind = f"{wide} is {found_in_words(found)}; " if groups else ""
+        paper = paper_difference(after, before)
+        lines.append(
+            f"- **{label}** at {stem} tokens: {by_kind}in all pass@1 {change(narrow)} and {wide} "
+            f"{change(widest)}: {claim(narrow, widest)}. The paper, at 44B tokens on GSM8K: "
+            f"{paper} points of pass@1 / pass@32."
+        )
+    return lines
+
+
+def change(estimate: Estimate) -> str:
+    """ "rises by 29.4 [21.0, 37.8] points, 8 of 8 seeds up"."""
+    words = {"higher": "rises by", "lower": "falls by", "undecided": "is undecided,"}
+    word = words.get(direction(estimate), "changes by")
+    number = estimate.with_interval()
+    if word == "rises by":
+        number = estimate.with_interval(sign="")
+    seeds = f", {count_up(estimate)}" if len(estimate.of_seeds) > 1 else ""
+    more = f", {said_of_seeds(estimate)}" if direction(estimate) == "undecided" else ""
+    return f"{word} {number}{seeds}{more}"
+
+
+def claim(narrow: Estimate, widest: Estimate) -> str:
+    words = {
+        ("higher", "higher"): "expansion",
+        ("higher", "lower"): "sharpening",
+        ("lower", "lower"): "worse at both",
+    }
+    if direction(narrow) == "higher" and direction(widest) == "undecided":
+        return "more at the first try; beyond that undecided"
+    return words.get((direction(narrow), direction(widest)), "undecided")
+
+
+def solved_problem() -> str:
+    """A test problem of the toy world with a right and a wrong response."""
+    problem = load_problems("toy", "test")[0]
+    solution = problem.solutions[0]
+    first, second = problem.answer.split(", ")
+    wrong = solution.replace(f"{{ {problem.answer}}}", f"{{ {first}, {int(second) + 1}}}")
+    return (
+        f"A problem of the test set:\n\n    {prompt_text(problem).strip()}\n\n"
+        f"A right response, then a wrong one:\n\n    {solution}\n    {wrong}\n"
+    )
+
+
+def recipes_in_words(study: Study) -> str:
+    there = study.recipes(study.task, study.last)
+    first = study.recipes(study.task, study.stems[0])
+    lines = []
+    for recipe in RECIPES:
+        if recipe in there or recipe in first:
+            lines.append(f"`{recipe}`: {SPELLED[recipe]}")
+    return "Recipes. " + "; ".join(lines) + ".\n"

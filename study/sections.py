@@ -1,0 +1,138 @@
+"""The report's section of one experiment: predictions and verdicts, cells, differences, figure."""
+
+from study import cells, predictions
+from study.estimates import direction
+from study.experiments import Experiment
+from study.predictions import Prediction
+from study.report import MISSING, table
+from study.rows import Study
+
+
+def cells_there(study: Study, experiment: Experiment) -> list[str]:
+    """The names of its cells that have rows, the base first."""
+    found = []
+    stems = study.stems
+    if experiment.stems not in ("all", "first", "last"):
+        stems = experiment.stems.split(",")
+    elif experiment.stems == "last":
+        stems = [study.last]
+    for stem in stems:
+        for recipe in ["base", *experiment.recipes]:
+            if (study.task_of(stem, recipe), stem, recipe) in study.rows:
+                found.append(name_of(stem, recipe))
+    return found
+
+
+def name_of(stem: str, recipe: str) -> str:
+    return stem if recipe == "base" else f"{stem}.{recipe}"
+
+
+def reference_of(study: Study, experiment: Experiment, cell: str) -> str:
+    """The cell that this one is compared with; "" for none."""
+    stem, recipe = study.cell(cell)
+    if experiment.against in ("base", *experiment.recipes):
+        other = name_of(stem, experiment.against)
+    elif experiment.against:  # a cell by its whole name
+        other = experiment.against
+    elif recipe in experiment.recipes:
+        other = name_of(stem, experiment.recipes[recipe][0])
+    else:
+        return ""
+    return "" if other == cell else other
+
+
+# ---------------------------------------------------------------------------------- the section
+
+
+def section(
+    study: Study, name: str, experiment: Experiment, known: list[Prediction], figure: str
+) -> list[str]:
+    """Its paragraphs; figure: what figures.py says of its picture."""
+    names = cells_there(study, experiment)
+    parts = [f"## {name}: {experiment.question}\n"]
+    own = [prediction for prediction in known if prediction.experiment == name]
+    if own:
+        parts.append(prediction_table(study, own))
+    if figure:
+        parts.append(figure)
+    parts.append(cell_table(study, names))
+    differences = difference_table(study, experiment, names)
+    if differences:
+        parts += [
+            "Differences, paired by seed and problem: mean [95 % interval]; bold where the "
+            "interval leaves out 0. Shape (a,b): a operations on the first person, b on the "
+            "second.\n",
+            differences,
+        ]
+    return parts
+
+
+def prediction_table(study: Study, own: list[Prediction]) -> str:
+    rows = []
+    for prediction in own:
+        verdict = predictions.judge(study, prediction)
+        rows.append(predictions.in_words(prediction, verdict))
+    commit = own[0].commit
+    written = f"Written in commit {commit}, before the runs.\n\n" if commit else ""
+    return written + table(["id", "prediction", "verdict", "measured"], rows)
+
+
+def cell_table(study: Study, names: list[str]) -> str:
+    """How good each cell is, and how its RL went."""
+    ks = []
+    for name in names:
+        for k in cells.ks_of(study, name):
+            if k not in ks:
+                ks.append(k)
+    rows = []
+    for name in names:
+        stem, recipe = study.cell(name)
+        task = study.task_of(stem, recipe)
+        row = [name, str(len(study.rows[task, stem, recipe]))]
+        for k in sorted(ks):
+            estimate = study.estimate(stem, recipe, f"pass@{k}", task)
+            row.append(estimate.text() if estimate else MISSING)
+        row += [cells.in_training(study, stem, recipe)]
+        row += [cells.rollouts_per_problem(study, stem, recipe)]
+        row += cells.how_often(study, stem, recipe)
+        rows.append(row)
+    header = ["cell", "seeds", *[f"pass@{k}" for k in sorted(ks)]]
+    header += ["right in training, first -> last five steps", "rollouts per training problem"]
+    header += ["solved at least half the time", "solved less than 2 % of the time"]
+    header += ["pass@8 by that fit / seen"]
+    return table(header, rows)
+
+
+def difference_table(study: Study, experiment: Experiment, names: list[str]) -> str:
+    rows = []
+    groups = []
+    for name in names:
+        for group in cells.level_groups(study, name):
+            if group not in groups:
+                groups.append(group)
+    for name in names:
+        other = reference_of(study, experiment, name)
+        if not other or other not in names:
+            continue
+        ks = [k for k in cells.ks_of(study, name) if k in cells.ks_of(study, other)]
+        wide = f"pass@{ks[-1]}"
+        row = [f"{name} - {other}", changed(study, name, other, "pass@1")]
+        row += [changed(study, name, other, wide) + ("" if ks[-1] == 32 else f" (k = {ks[-1]})")]
+        for group in groups:
+            row.append(changed(study, name, other, wide, group))
+        rows.append(row)
+    if not rows:
+        return ""
+    header = ["difference", "pass@1", "widest pass@k"]
+    header += [f"widest, ({group})" for group in groups]
+    return table(header, rows)
+
+
+def changed(study: Study, a: str, b: str, quantity: str, group: str = "") -> str:
+    estimate = cells.difference(study, a, b, quantity, group)
+    if estimate is None:
+        return MISSING
+    text = estimate.with_interval()
+    if direction(estimate) in ("higher", "lower"):
+        return f"**{text}**"
+    return text
