@@ -1,5 +1,6 @@
 """What a table says of one cell: a checkpoint and what a recipe made of it."""
 
+import os
 from functools import lru_cache
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from data import UserError
 from data.problems import load_problems
 from data.sources import DOCUMENTED
+from plumbing.files import read_rows
 from study.beta import fit
 from study.estimates import Estimate
 from study.predictions import Term, value_of
@@ -134,6 +136,16 @@ def right_counts(study: Study, stem: str, recipe: str) -> dict[int, dict]:
         for place, (id, _, _, right, _) in enumerate(row["problems"]):
             counts[place, id] = right
         found[seed] = counts
+    return found
+
+
+def distances(study: Study, cell: str) -> dict[int, float]:
+    """seed -> the KL divergence from the base, nats per response (tools/distance.py)."""
+    found = {}
+    for seed, folder in enumerate(study.folders):
+        for row in read_rows(os.path.join(folder, "distances.jsonl")):
+            if row["name"] == cell:
+                found[seed] = row["kl"]
     return found
 
 

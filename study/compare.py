@@ -104,13 +104,12 @@ def compare(a: str, b: str, out: str = "") -> str:
 
 def pairs_of(a: str, b: str) -> list[tuple[Run, Run]]:
     """The runs that stand on both sides."""
-    check(
-        os.path.exists(a) and os.path.exists(b), f"{a if not os.path.exists(a) else b} is missing"
-    )
-    check(
-        os.path.isdir(a) == os.path.isdir(b), "give two folders or two checkpoints, not one of each"
-    )
-    if not os.path.isdir(a):
+    one_run = a.endswith(".pt")  # the checkpoint itself may be gone; its rows and log tell
+    check(one_run == b.endswith(".pt"), "give two folders or two checkpoints, not one of each")
+    for path in (a, b):
+        folder = (os.path.dirname(path) or ".") if one_run else path
+        check(os.path.isdir(folder), f"{folder} is no folder; give one that a run has written to")
+    if one_run:
         folders = seeds_of(os.path.dirname(a) or ".", os.path.dirname(b) or ".")
         return [(Run(folders[0], run_name(a)), Run(folders[1], run_name(b)))]
     folders = seeds_of(a, b)

@@ -144,8 +144,12 @@ def draw_scatter(study: Study, experiment: Experiment):
         ax.set(xlabel=f"solved before, % of samples ({start})", xlim=(-2, 102), ylim=(-2, 102))
         ax.set_title(f"{label}: {share_below(pairs)} of problems fall")
     axes[0].set_ylabel("solved after RL, % of samples")
-    axes[0].legend(title="kind", fontsize=8)
-    return fig if drawn else None
+    if not drawn:
+        pyplot().close(fig)
+        return None
+    handles, labels = next(ax for ax in axes if ax.has_data()).get_legend_handles_labels()
+    fig.legend(handles, labels, title="kind", loc="outside right upper", frameon=False)
+    return fig
 
 
 def mean_rates(study: Study, before: str, after: str) -> dict[str, list[tuple[float, float]]]:
@@ -208,6 +212,57 @@ def draw_ladder(study: Study, experiment: Experiment):
             xlabel="SFT passes over the single solutions", ylabel=f"{quantity} (%)", ylim=(0, 102)
         )
     axes[0].legend()
+    return fig if drawn else None
+
+
+def draw_tail(study: Study, experiment: Experiment):
+    """pass@k over k up to 256, of the base and after RL: where the curves cross."""
+    stem = study.last
+    ks = [2**i for i in range(9)]
+    fig, ax = pyplot().subplots(figsize=(6.4, 4.4), layout="constrained")
+    drawn = False
+    for recipe, label in (("draw-1", "base"), ("rl.draw-1", "rl")):
+        means = []
+        for k in ks:
+            estimate = study.estimate(stem, recipe, f"pass@{k}", study.task_of(stem, recipe))
+            if estimate:
+                means.append(estimate)
+        if len(means) < len(ks):
+            continue
+        drawn = True
+        halves = [estimate.half_width() for estimate in means]
+        y = [estimate.mean for estimate in means]
+        ax.errorbar(ks, y, yerr=halves, color=colour(label), capsize=3, label=label)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ks, [str(k) for k in ks])
+    ax.set(xlabel="samples k", ylabel="pass@k (%)", ylim=(0, 102))
+    ax.legend()
+    return fig if drawn else None
+
+
+def draw_forgetting(study: Study, experiment: Experiment):
+    """Change of the held-out loss against the distance from the base, a dot for each run."""
+    stem = study.last
+    fig, ax = pyplot().subplots(figsize=(6.4, 4.4), layout="constrained")
+    drawn = False
+    for recipe in experiment.recipes:
+        name = f"{stem}.{recipe}"
+        distance = cells.distances(study, name)
+        losses = study.values(stem, recipe, "heldout_loss")
+        of_base = study.values(stem, "base", "heldout_loss")
+        seeds = sorted(distance.keys() & losses.keys() & of_base.keys())
+        if not seeds:
+            continue
+        drawn = True
+        x = [distance[seed] for seed in seeds]
+        y = [losses[seed][""] - of_base[seed][""] for seed in seeds]
+        hue = colour("sft" if recipe.startswith("sft") else "rl")
+        ax.scatter(x, y, s=18, color=hue, alpha=0.6, linewidth=0)
+        ax.annotate(recipe, (np.mean(x), np.mean(y)), xytext=(5, 3), textcoords="offset points")
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.set_xscale("symlog", linthresh=0.1)
+    ax.set(xlabel="KL from the base on prompts of the task (nats per response)")
+    ax.set(ylabel="change of held-out loss (nats per token)")
     return fig if drawn else None
 
 

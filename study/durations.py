@@ -11,6 +11,8 @@ STEPS = {"sft": 300, "grpo": 50, "parallel": 50}  # of the toy preset
 
 def seconds_of(words: list[str]) -> float:
     """About how long a command takes on one core, at toy scale."""
+    if "tools.distance" in words:
+        return START + 6
     scripts = [word for word in words if word.endswith(".py")]
     if not scripts:  # a link
         return 0.0

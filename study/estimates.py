@@ -8,6 +8,7 @@ and problems are both samples, so the mean of S seeds and P problems varies with
 The variances come from the mean squares of the table (two-way analysis of variance), which are
 right for few seeds, too; drawing seeds and problems anew together (bootstrap) gives the same for
 many. Each part has a 95 % interval of its own, by Student's t; their half-widths add as squares.
+With one seed there are problems alone, and their interval is a bootstrap's.
 """
 
 import math
@@ -46,6 +47,7 @@ class Estimate:
     mean: float
     of_seeds: list[float]  # one mean per seed
     parts: list[Part]  # none where there is only one value
+    of_one_seed: tuple[float, float] | None = None  # its interval over problems
 
     @property
     def error(self) -> float:
@@ -57,14 +59,11 @@ class Estimate:
     @property
     def low(self) -> float:
         """Where a bar of a figure begins: one standard error; with one seed the 95 % interval."""
-        return self.mean - self.reach()
+        return self.interval()[0] if self.of_one_seed else self.mean - self.error
 
     @property
     def high(self) -> float:
-        return self.mean + self.reach()
-
-    def reach(self) -> float:
-        return self.error if len(self.of_seeds) > 1 else self.half_width()
+        return self.interval()[1] if self.of_one_seed else self.mean + self.error
 
     def half_width(self) -> float:
         """Of the 95 % interval."""
@@ -74,6 +73,8 @@ class Estimate:
 
     def interval(self) -> tuple[float, float]:
         """95 %: over seeds and problems, or with one seed over problems alone."""
+        if self.of_one_seed:
+            return self.of_one_seed
         return self.mean - self.half_width(), self.mean + self.half_width()
 
     def text(self, digits: int = 1, sign: str = "") -> str:
@@ -126,7 +127,17 @@ def combine(groups: list[dict[int, dict]]) -> Estimate | None:
         part = problem_part({seed: group[seed] for seed in seeds})
         if part:
             parts.append(part)
+    if len(seeds) == len(groups) == 1 and parts:
+        return Estimate(mean, of_seeds, parts, bootstrap(list(groups[0][seeds[0]].values())))
     return Estimate(mean, of_seeds, parts)
+
+
+def bootstrap(values: list[float]) -> tuple[float, float]:
+    """95 % interval of the mean, from 1,000 sets of problems drawn with replacement."""
+    values = np.array(values)
+    picks = np.random.default_rng(0).integers(len(values), size=(1000, len(values)))
+    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def problem_part(values: dict[int, dict]) -> Part | None:

@@ -24,9 +24,8 @@ class Experiment:
     long: bool = False  # RL until its training accuracy is flat, in a folder of its own
     evaluate: str = ""  # more flags for every evaluation
     pretrain: dict[str, str] = field(default_factory=dict)  # stem -> a pre-training of its own
-    against: str = (
-        ""  # the recipe that the others are compared with; default what each started from
-    )
+    distance: bool = False  # also measure how far each recipe moved the model (tools/distance.py)
+    against: str = ""  # what the others are compared with; default what each started from
     figure: str = "dots"  # of study/figures.py
 
 
@@ -181,6 +180,7 @@ EXPERIMENTS = {
         seeds=6,
         long=True,
         against="base",
+        distance=True,
         figure="forgetting",
     ),
     "tail": Experiment(

@@ -103,6 +103,12 @@ OF_EXPERIMENTS = {
         "edge are expansion, those that reach the floor are what sharpening loses.",
     ),
     "ladder": (dots.draw_ladder, "SFT of one to 61 passes, and the same RL from each."),
+    "tail": (dots.draw_tail, "pass@k of the base and after RL, up to 256 samples."),
+    "forgetting": (
+        dots.draw_forgetting,
+        "What is forgotten of general text, against the distance from the base: orange SFT, blue "
+        "RL. On one curve the distance alone would decide.",
+    ),
     "edge": (dots.draw_edge, "Bands of problems in, at and beyond what pre-training taught."),
 }
 
@@ -211,7 +217,7 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
         parts += task_section(study, name)
     if study.task in study.tasks:
         parts += [
-            "## The paper's figures\n",
+            "## Figures\n",
             "Points of ours: mean ± standard error over seeds, "
             "or one seed with its 95 % interval.\n",
         ]

@@ -154,6 +154,8 @@ class JobsOfSeed:
             else:
                 trained.append(self.training(name, recipe, parent, line))
                 evaluations.append(self.evaluation(name, self.path(name), "evaluate.py"))
+                if self.experiment.distance:
+                    evaluations.append(self.distance(name, stem))
         return trained + evaluations
 
     def base(self, stem: str) -> str:
@@ -174,6 +176,13 @@ class JobsOfSeed:
             after = ["--out", out]  # the others are called so by themselves
         command = self.command(line, flags, after)
         return Job(name, command, self.folder, recipe, makes=out, needs=[parent])
+
+    def distance(self, name: str, stem: str) -> Job:
+        """How far a cell has moved from its base."""
+        ckpt = self.path(name)
+        base = self.base(stem)
+        command = [sys.executable, "-m", "tools.distance", "--ckpt", ckpt, "--base", base]
+        return Job(f"{name} distance", command, self.folder, "distance", needs=[ckpt, base])
 
     def evaluate_base(self) -> str:
         return EVALUATE_BASE.get(self.study.preset, "evaluate.py")

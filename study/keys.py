@@ -15,6 +15,7 @@ import evaluate
 from data import UserError
 from plumbing import flags
 from plumbing.checkpoint import read_facts
+from plumbing.files import read_rows
 from plumbing.identity import parent_differences
 from plumbing.result_rows import question_key, read_results, tasks_of
 from study.commands import COMMANDS, read_commands
@@ -46,6 +47,15 @@ def is_made_from(path: str, parent: str) -> bool:
     if not os.path.exists(parent):
         return True
     return not parent_differences(read_facts(path), read_facts(parent), parent)
+
+
+def is_measured(path: str, ckpt: str, base: str) -> bool:
+    """Whether the file holds how far these weights lie from those of the base."""
+    wanted = (read_facts(ckpt).get("weights"), read_facts(base).get("weights"))
+    for row in read_rows(path):
+        if (row["key"]["weights"], row["key"]["base"]) == wanted:
+            return True
+    return False
 
 
 def question_of_row(row: dict) -> dict:

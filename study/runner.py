@@ -46,10 +46,14 @@ class Job:
             return True
         if self.kind == "evaluation" and not self.has_rows():
             return False
+        if self.kind == "distance" and not self.ready():
+            return False
         from study import keys  # needs torch, which takes two seconds to import
 
         if self.kind == "evaluation":
             return keys.is_answered(self.results(), self.needs[0], self.command, self.preset)
+        if self.kind == "distance":
+            return keys.is_measured(os.path.join(self.folder, "distances.jsonl"), *self.needs)
         return keys.is_made_from(self.makes, self.needs[0])
 
     def has_rows(self) -> bool:

@@ -55,6 +55,8 @@ def section(
         parts.append(prediction_table(study, own))
     if figure:
         parts.append(figure)
+    if name == "tail":
+        parts.append(tail_table(study))
     parts.append(cell_table(study, names))
     differences = difference_table(study, experiment, names)
     if differences:
@@ -75,6 +77,26 @@ def prediction_table(study: Study, own: list[Prediction]) -> str:
     commit = own[0].commit
     written = f"Written in commit {commit}, before the runs.\n\n" if commit else ""
     return written + table(["id", "prediction", "verdict", "measured"], rows)
+
+
+def tail_table(study: Study) -> str:
+    """Problems that the base never solved in 256 samples: how many a second draw of it solves by
+    luck, and how many the model after RL does.
+    """
+    stem = study.last
+    rows = []
+    for label, after in (("the base, asked again", "draw-2"), ("after RL", "rl.draw-1")):
+        counts = cells.tail_counts(study, f"{stem}.draw-1", f"{stem}.{after}")
+        for never, found in counts:
+            rows.append([label, str(never), str(found)])
+    if not rows:
+        return ""
+    header = [
+        "who is asked",
+        "problems with 0 of 256 right before",
+        "of these solved at least once",
+    ]
+    return "Each line is a seed.\n\n" + table(header, rows)
 
 
 def cell_table(study: Study, names: list[str]) -> str:

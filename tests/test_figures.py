@@ -17,7 +17,7 @@ from plumbing.result_rows import read_results
 from plumbing.row_check import CHECK, checksum
 from plumbing.units import count
 from study import drawing, figures, paper, rows
-from study.estimates import Estimate, direction
+from study.estimates import Estimate, Part, direction
 from study.recipes import RECIPES as ALL_RECIPES
 from study.recipes import RECIPES_OF_FIGURE
 
@@ -90,6 +90,7 @@ def cells(written, *starts):
 def undrawn(monkeypatch):
     """Drawing takes seconds; for tests that read the report alone."""
     monkeypatch.setattr(figures, "place", lambda study, figure, out: "")
+    monkeypatch.setattr(figures, "place_of_experiment", lambda *arguments: "")
 
 
 def test_pass_at_k_is_the_evaluations():
@@ -153,19 +154,22 @@ def test_seeds_give_standard_errors_and_paired_differences(tmp_path, undrawn):
     error = math.sqrt(sum((d - 43.75) ** 2 for d in differences) / 2 / 3)
     assert 43.75 > 4.30 * error
     row = cells(written, "rl - base")
-    assert row[1] == f"higher: {43.75:+.1f} ± {error:.1f} (+37.5, +50.0, {43.75:+.1f})"
-    assert row[2] == "undecided: +0.0 ± 0.0 (+0.0, +0.0, +0.0)"  # pass@32 is 100 everywhere
+    assert row[1] == f"higher: {43.75:+.1f} ± {error:.1f}, 3 of 3 seeds up"
+    # pass@32 is 100 everywhere
+    undecided = "undecided: +0.0 ± 0.0, 0 of 3 seeds up; the interval holds 0"
+    assert row[2] == f"{undecided}, not even 200 seeds would decide"
     assert row[3] == "undecided"
 
 
 def test_words_follow_the_interval():
-    make = lambda mean, low, high, n: Estimate(mean, low, high, [mean] * n)
-    assert direction(make(2, 1, 3, 1)) == "higher"
-    assert direction(make(-2, -3, -1, 1)) == "lower"
-    assert direction(make(1, -1, 3, 1)) == "undecided"
-    assert direction(make(2, 1, 3, 2)) == "undecided"  # two seeds: 12.7 standard errors
-    assert direction(make(20, 19, 21, 2)) == "higher"
-    assert direction(make(2, math.nan, math.nan, 1)) == "one seed"
+    one = lambda mean, low, high: Estimate(mean, [mean], [Part(1.0, 9)], (low, high))
+    two = lambda mean: Estimate(mean, [mean] * 2, [Part(1.0, 1)])  # standard error 1
+    assert direction(one(2, 1, 3)) == "higher"
+    assert direction(one(-2, -3, -1)) == "lower"
+    assert direction(one(1, -1, 3)) == "undecided"
+    assert direction(two(2)) == "undecided"  # two seeds: 12.7 standard errors
+    assert direction(two(20)) == "higher"
+    assert direction(Estimate(2, [2], [])) == "one seed"
 
 
 def test_sharpening_and_collapse_are_named_from_rows(tmp_path, undrawn):
@@ -205,7 +209,9 @@ def test_levels_and_bands(tmp_path, undrawn):
     assert cells(by_band, "rl")[1:] == [
         f"{mean(p)} / {100 * np.mean([counts[i] // 2 > 0 for i in p]):.1f}" for p in bands.values()
     ]
-    assert cells(by_kind.split("by kind of problem")[1], "rl")[1].startswith(mean(levels["(1,2)"]))
+    assert cells(by_kind.split("### toy by kind of problem")[1], "rl")[1].startswith(
+        mean(levels["(1,2)"])
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,16 +239,16 @@ def test_other_tasks_and_names_do_not_disturb(tmp_path, undrawn):
     math_row = problem_row("3.6M.rl", [3] * 8, task="gsm8k")
     del math_row["verified_pass@1"]
     hard_row = problem_row("3.6M", [1] * 8, task="toy-hard")
-    stranger = problem_row("3.6M", [1]) | {"name": "my-try"}
+    stranger = problem_row("3.6M.rl", [1]) | {"name": "my-try"}
     write_rows(tmp_path, [math_row, hard_row, *rows, stranger])
     after = report_of([tmp_path], tmp_path)
     assert "Left out, not named <tokens>.<recipe>: my-try" in after
     assert after.index("Results on toy\n") < after.index("Results on gsm8k")
     assert after.index("Results on gsm8k") < after.index("Results on toy-hard")
     section = lambda text, start, end: text[text.index(start) : text.index(end)]
-    findings = section(before, "## Findings", "## Figures")
-    assert findings == section(after, "## Findings", "## Figures")
-    results = section(before, "## Results on toy\n", "## Findings")
+    findings = section(before, "## Findings", "## Results on toy")
+    assert findings == section(after, "## Findings", "## Results on toy")
+    results = section(before, "## Results on toy\n", "## Figures")
     assert results == section(after, "## Results on toy\n", "## Results on gsm8k")
     assert "on gsm8k, in points" in report_of([tmp_path], tmp_path, task="gsm8k")
 
