@@ -1,0 +1,238 @@
+"""Experiments as data, and an ablation in one line: what they run, and what they say where they cannot."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+import excursions
+from data import UserError
+from plumbing.checkpoint import save_checkpoint
+from study import vary
+from study.durations import seconds_of
+from study.experiments import DEFAULT, EXPERIMENTS, stems_of
+from study.jobs import Study, all_jobs, stems_for
+from study.own_experiments import note_own, read_own
+from study.runner import Job
+
+
+def jobs_of(*flags) -> list[Job]:
+    args, _ = excursions.read_flags(list(flags))
+    experiment = excursions.read_experiment(args)
+    study = excursions.read_study(args, experiment)
+    return all_jobs(study, experiment, stems_for(study, experiment))
+
+
+def lines(*flags) -> list[str]:
+    """The commands without python, the out folder and the seed."""
+    found = []
+    for job in jobs_of(*flags, "--out", "o"):
+        found.append(" ".join(job.command[1:]).removesuffix(" --seed 0"))
+    return found
+
+
+def refusal(*flags) -> str:
+    """The one line by which the command ends."""
+    command = [sys.executable, "excursions.py", "--dry_run", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode and done.stderr.count("\n") == 1 and not done.stdout, done.stderr
+    return done.stderr.removeprefix("excursions.py: ").strip()
+
+
+# ---------------------------------------------------------------------------------- experiments
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_recipe_starts_from_one_that_is_there(name):
+    experiment = EXPERIMENTS[name]
+    assert experiment.question.endswith(("?", "rows."))
+    for recipe, (start, line) in experiment.recipes.items():
+        assert start == "base" or start in experiment.recipes, recipe
+        assert line.split()[0] in ("sft.py", "grpo.py", "parallel.py", "evaluate.py")
+    for stem in stems_of(experiment, "toy"):
+        assert stem in ("1.5M", "2.4M", "3.6M") or stem in experiment.pretrain
+
+
+def test_cells_that_experiments_share_are_the_same_commands():
+    """In one folder a cell of the same name must be made by the same command, so it runs once."""
+    commands = {}
+    for name, experiment in EXPERIMENTS.items():
+        if not experiment.long:
+            continue
+        study = Study("toy", "controlled", 2, "o")
+        for job in all_jobs(study, experiment, stems_for(study, experiment)):
+            key = (job.folder, job.name)
+            assert commands.setdefault(key, job.command) == job.command, (name, key)
+    assert ("o", "3.6M.rl") in commands
+
+
+def test_the_ladder_has_as_many_updates_as_passes():
+    """600 problems in batches of 32: 18.75 updates a pass."""
+    for recipe, passes in (("sft-1", 1), ("sft-4", 4), ("sft-61", 61)):
+        words = EXPERIMENTS["ladder"].recipes[recipe][1].split()
+        assert round(int(words[words.index("--steps") + 1]) / 18.75) == passes
+
+
+def test_groups_of_the_border_have_equal_rollouts():
+    for recipe in EXPERIMENTS["border"].recipes:
+        words = EXPERIMENTS["border"].recipes[recipe][1].split()
+        prompts = int(words[words.index("--prompts") + 1])
+        n = int(words[words.index("--n") + 1])
+        assert prompts * n == 384 and recipe == f"rl-{prompts}x{n}"
+
+
+def test_an_experiment_with_pre_trainings_of_its_own():
+    jobs = jobs_of("--only", "edge", "--seeds", "1", "--out", "o")
+    pretrains = [job for job in jobs if job.kind == "pretrain"]
+    assert [job.folder for job in pretrains] == ["o-d0", "o-d1", "o-d10"]
+    assert not any("--keep 1.5M" in " ".join(job.command) for job in jobs)
+    trained = [job for job in jobs if job.kind == "rl-edge"]
+    assert [job.needs for job in trained] == [["o/d0.pt"], ["o/d1.pt"], ["o/d10.pt"]]
+    asked = [job for job in jobs if job.kind == "evaluation"]
+    assert all("--task toy-long" in " ".join(job.command) for job in asked) and len(asked) == 15
+
+
+def test_the_list_has_all_of_them():
+    done = subprocess.run(
+        [sys.executable, "excursions.py", "--list"], cwd=ROOT, capture_output=True, text=True
+    )
+    for name, experiment in EXPERIMENTS.items():
+        assert name in done.stdout and experiment.question in done.stdout
+    assert done.stdout.count(" min") == len(EXPERIMENTS) + 1
+
+
+def test_quick_is_a_few_steps_of_the_whole_table():
+    quick = lines("--quick")
+    assert len(quick) == 1 + 2 * 7 + 2 * 6 + 2  # rl-written from the first alone
+    assert all("--steps 1 " in line for line in quick if line.startswith(("grpo", "parallel")))
+    assert sum(seconds_of(line.split()) for line in quick) / 2 < 90
+
+
+# ---------------------------------------------------------------------------------- --vary
+
+
+def test_vary_runs_the_cell_and_its_variants():
+    asked = lines("--vary", "grpo.normalize=std,none", "--on", "3.6M.rl")
+    trained = [line for line in asked if line.startswith("grpo")]
+    assert trained == [
+        "grpo.py --ckpt o/3.6M.pt --setting controlled",
+        "grpo.py --ckpt o/3.6M.pt --setting controlled --normalize none "
+        "--out o/3.6M.rl-normalize-none.pt",
+    ]
+    assert len([line for line in asked if line.startswith("evaluate")]) == 3
+
+
+def test_an_earlier_stage_may_vary():
+    asked = lines("--vary", "sft.steps=19,300", "--on", "3.6M.sft.rl")
+    assert (
+        "grpo.py --ckpt o/3.6M.sft-steps-19.pt --setting controlled --out o/3.6M.sft-steps-19.rl.pt"
+        in asked
+    )
+    assert sum(line.startswith("sft.py") for line in asked) == 2  # 300 is the preset's
+
+
+def test_several_flags_vary_together():
+    experiment = vary.experiment_of(
+        DEFAULT, "toy", ["grpo.lr=1e-4,2.5e-4", "grpo.n=8,16"], "3.6M.rl"
+    )
+    assert list(experiment.recipes) == ["rl", "rl-lr-1e-4-n-8", "rl-lr-1e-4", "rl-n-8"]
+    assert experiment.against == "3.6M.rl"
+
+
+def test_pre_training_and_evaluation_may_vary():
+    asked = lines("--vary", "pretrain.lr=5e-3", "--on", "3.6M.rl")
+    assert "pretrain.py --preset toy --keep 3.6M --lr 5e-3 --out o-3.6M-lr-5e-3" in asked
+    assert "grpo.py --ckpt o/3.6M-lr-5e-3.pt --setting controlled" in asked
+    asked = lines("--vary", "evaluate.temperature=1", "--on", "3.6M.rl")
+    assert "-sf 3.6M.rl.pt o/3.6M.rl-temperature-1.pt" in asked
+    assert any("3.6M.rl-temperature-1.pt --setting controlled --temperature 1" in a for a in asked)
+
+
+def test_what_is_on_or_off_may_vary():
+    asked = lines("--vary", "grpo.recompute_old=true,false")
+    assert any("--recompute_old --out o/3.6M.rl-recompute_old-true.pt" in line for line in asked)
+    assert "--no-recompute_old" not in " ".join(asked)  # the toy preset has it off
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--vary", "grpo.normalise=std"], "has no flag normalise, did you mean normalize?"),
+        (["--vary", "gpro.lr=1"], "no stage 'gpro'; there are pretrain, sft, grpo"),
+        (["--vary", "grpo.lr"], "write STAGE.FLAG=VALUE,VALUE"),
+        (["--vary", "grpo.normalize=st"], "--normalize st: choose std, mean or none"),
+        (["--vary", "grpo.lr=fast"], "invalid float value: 'fast'"),
+        (["--vary", "grpo.seed=1"], "grpo.py has no flag seed"),
+        (["--vary", "sft.lr=1", "--on", "3.6M.rl"], "sft.py is no part of 3.6M.rl"),
+        (["--vary", "grpo.lr=1", "--on", "9M.rl"], "no such cell; write CHECKPOINT.RECIPE, of"),
+        (["--on", "3.6M.rl"], "give --vary, too"),
+        (["--recipe", "mine"], 'write "NAME: grpo.py --flag value"'),
+        (["--recipe", "sft-x.rl: grpo.py"], "no recipe sft-x to start from; there are sft"),
+        (["--from", "/nowhere"], "no such folder"),
+        (["--checkpoints", "/nowhere"], "cannot read /nowhere"),
+        (["--only", "nothing"], "invalid choice: 'nothing'"),
+    ],
+)
+def test_wrong_names_are_one_line_that_says_what_there_is(flags, words):
+    assert words in refusal(*flags)
+
+
+# ---------------------------------------------------------------------------------- --recipe
+
+
+def test_a_new_recipe_is_one_row(tmp_path):
+    asked = lines(
+        "--recipe", "rl-none: grpo.py --normalize none", "--recipe", "sft.mine: grpo.py --lr 1e-4"
+    )
+    trained = [line for line in asked if line.startswith(("grpo", "sft")) and "3.6M" in line]
+    assert trained == [
+        "grpo.py --ckpt o/3.6M.pt --setting controlled --normalize none --out o/3.6M.rl-none.pt",
+        "sft.py --ckpt o/3.6M.pt --setting controlled",
+        "grpo.py --ckpt o/3.6M.sft.pt --setting controlled --lr 1e-4 --out o/3.6M.sft.mine.pt",
+    ]
+
+
+def test_own_experiments_are_kept_for_the_report(tmp_path):
+    first = vary.experiment_of(DEFAULT, "toy", ["grpo.lr=1e-4"], "3.6M.rl")
+    second = vary.with_recipes(DEFAULT, ["mine: grpo.py"])
+    for experiment in (first, second, first):
+        note_own(str(tmp_path), experiment)
+    assert list(read_own(str(tmp_path)).values()) == [first, second]
+    for text in ("{", '{"a": 1}', '{"a": {"recipes": {"x": "y"}}}', '{"a": {"no": 1}}'):
+        (tmp_path / "experiments.json").write_text(text)
+        with pytest.raises(UserError, match="experiments.json"):
+            read_own(str(tmp_path))
+
+
+# ---------------------------------------------------------------------------------- --checkpoints
+
+
+def test_any_checkpoints_are_the_start(tmp_path, tiny_model):
+    """Whatever they are called; in the order of their tokens, without what was made of them."""
+    facts = {"preset": "toy", "tokenizer": "toy", "id": "a", "config": {}, "seed": 0}
+    for name, tokens, recipe in (
+        ("step-b", 2000, "base"),
+        ("a.1", 1000, "base"),
+        ("a.1.rl", 1000, "rl"),
+    ):
+        save_checkpoint(
+            str(tmp_path / f"{name}.pt"), tiny_model, facts | {"tokens": tokens, "recipe": recipe}
+        )
+    flags = ["--checkpoints", str(tmp_path), "--data", "toy-hard", "--task", "toy-hard"]
+    asked = lines(*flags)
+    assert not any("pretrain" in line for line in asked)
+    assert (
+        f"sft.py --ckpt {tmp_path}/a.1.pt --setting controlled --data toy-hard --out o/a.1.sft.pt"
+        in asked
+    )
+    evaluations = [line for line in asked if line.startswith("evaluate")]
+    assert all(
+        "--task toy-hard" in line and "--out o/results.jsonl" in line for line in evaluations
+    )
+    assert (
+        evaluations[0].startswith(f"evaluate.py --ckpt {tmp_path}/a.1.pt")
+        and len(asked) == 2 * 13 + 2
+    )
+    save_checkpoint(str(tmp_path / "c.pt"), tiny_model, facts | {"tokens": None, "recipe": "base"})
+    assert "c do not know their tokens of pre-training" in refusal(*flags)
