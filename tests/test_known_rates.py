@@ -39,7 +39,7 @@ BEFORE = rates_before()
 
 def rates_after(seed: int) -> np.ndarray:
     """Expansion on (1,2); elsewhere 4 of 10 problems are always solved, the others never."""
-    solved = np.random.default_rng(100 + seed).random(len(PROBLEMS)) < 0.4
+    solved = (np.arange(len(PROBLEMS)) + seed // 2) % 5 < 2  # another set in the third seed
     rates = np.where(solved, 1.0, 0.0)
     for i, problem in enumerate(PROBLEMS):
         if problem.level == "(1,2)":
@@ -152,4 +152,4 @@ def test_the_tail_is_found(study):
     for seed, (never, found) in enumerate(counts):
         row = study.rows["toy", "4K", "base"][seed]
         assert never == sum(right == 0 for _, _, _, right, _ in row["problems"])
-        assert 0.3 * never < found < 0.9 * never
+        assert 0.2 * never < found < never
