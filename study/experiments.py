@@ -44,7 +44,8 @@ CORE = {
 
 # RL's training accuracy at 3.6M tokens (seed 0): 0.09 in the first 25 steps, 0.50 after 100, 0.65
 # after 200, 0.72 after 300, 0.75 after 400.
-LONG = " --steps 300"
+FLAT = 300  # steps
+LONG = f" --steps {FLAT}"
 
 
 def long(recipes: Recipes) -> Recipes:
@@ -62,7 +63,7 @@ def some(*names: str) -> Recipes:
     return {name: long(CORE)[name] for name in names}
 
 
-def rl(flags: str, steps: int = 300) -> tuple[str, str]:
+def rl(flags: str, steps: int = FLAT) -> tuple[str, str]:
     """Direct RL with other flags."""
     return ("base", f"grpo.py --steps {steps} {flags}")
 

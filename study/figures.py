@@ -18,7 +18,7 @@ from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
 from study import dots, drawing, sections
-from study.experiments import EXPERIMENTS, Experiment
+from study.experiments import EXPERIMENTS, FLAT, Experiment
 from study.findings import findings
 from study.opening import opening
 from study.own_experiments import read_own
@@ -260,7 +260,7 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
 def is_long(study: Study) -> bool:
     """Whether direct RL ran for as many steps as the experiments' does."""
     logs = study.logs(study.last, "rl")
-    return bool(logs) and all(len(log) >= 300 for log in logs)
+    return bool(logs) and all(len(log) >= FLAT for log in logs)
 
 
 # ---------------------------------------------------------------------------------- main

@@ -4,6 +4,7 @@ from data.problems import load_problems, prompt_text
 from study import cells
 from study.dots import GAINS, found_in_words
 from study.estimates import Estimate, count_up, direction, said_of_seeds
+from study.experiments import FLAT
 from study.paper import paper_difference
 from study.recipes import RECIPES
 from study.rows import Study
@@ -34,6 +35,7 @@ def opening(study: Study, main_figure: str) -> list[str]:
     said = what_rl_did(study)
     if said:
         parts.append("\n".join(said) + "\n")
+    parts += how_long(study)
     if main_figure:
         parts.append(main_figure)
     if study.task == "toy":
@@ -80,6 +82,22 @@ def what_rl_did(study: Study) -> list[str]:
             f"{paper} points of pass@1 / pass@32."
         )
     return lines
+
+
+def how_long(study: Study) -> list[str]:
+    """How many steps direct RL took, and whether its training accuracy had become flat."""
+    logs = study.logs(study.last, "rl")
+    if not logs:
+        return []
+    steps = min(len(log) for log in logs)
+    accuracy = cells.in_training(study, study.last, "rl")
+    said = f"RL took {steps} steps; of direct RL's own samples {accuracy} were right"
+    if steps < FLAT and study.task == "toy":
+        said += (
+            f". That was still rising: `python excursions.py --only core` runs {FLAT} steps, until "
+            "it is flat, with 8 seeds"
+        )
+    return [said + ".\n"]
 
 
 def change(estimate: Estimate) -> str:
