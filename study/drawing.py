@@ -11,7 +11,7 @@ import numpy as np
 from plumbing.units import count
 from study.estimates import Estimate
 from study.paper import PAPER, PAPER_PATHS, PAPER_REWARD, PASSES
-from study.recipes import RECIPES, WRITTEN
+from study.recipes import NAMES, RECIPES, WRITTEN
 from study.rows import GENERAL, Study, problems_by_band, problems_by_level
 
 STYLES = {  # recipe: (colour, marker)
@@ -77,8 +77,9 @@ def add_legend(fig, recipes: list[str]) -> None:
     handles = []
     for recipe in RECIPES:
         if recipe in recipes:
-            handles.append(pyplot().Line2D([], [], label=recipe, **look(recipe)))
-    fig.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+            handles.append(pyplot().Line2D([], [], label=NAMES[recipe], **look(recipe)))
+    columns = min(5, len(handles))
+    fig.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
 
 
 def token_axis(ax, tokens_of_stems: dict[str, float]) -> None:
@@ -148,8 +149,21 @@ def curves_over_tokens(
         ax.set_ylabel(LABELS.get(quantity, f"{quantity} (%)"))
         if quantity not in GENERAL:
             ax.set_ylim(bottom=0)
+    share_heights(axes, panels)
     add_legend(fig, recipes)
     return fig
+
+
+def share_heights(axes, panels: list[list[tuple[str, str]]]) -> None:
+    """Panels of the same quantity, ours and the paper's, get the same y axis."""
+    of_quantity = {}
+    for ax, (_, quantity) in zip(axes.flat, sum(panels, [])):
+        of_quantity.setdefault(quantity, []).append(ax)
+    for same in of_quantity.values():
+        low = min(ax.get_ylim()[0] for ax in same)
+        high = max(ax.get_ylim()[1] for ax in same)
+        for ax in same:
+            ax.set_ylim(low, high)
 
 
 def anything_there(study: Study, recipes: list[str], panels: list[tuple[str, str]]) -> bool:
@@ -176,6 +190,8 @@ def draw_our_curves(ax, study: Study, recipes: list[str], quantity: str) -> None
         means = [estimate.mean for _, estimate in points]
         ax.plot([tokens for tokens, _ in points], means, **look(recipe))
         for tokens, estimate in points:
+            seeds = estimate.of_seeds
+            ax.scatter([tokens] * len(seeds), seeds, s=9, color=colour(recipe), alpha=0.4)
             bar = error_bar(estimate)
             ax.errorbar(
                 tokens, estimate.mean, yerr=bar, color=colour(recipe), capsize=3, linewidth=1
@@ -312,7 +328,10 @@ def depth(place: int, n: int) -> float:
 
 
 def draw_by_group(study: Study, figure: str, recipes: list[str]):
-    """pass@1 and pass@k at the last checkpoint, by level and by band of the base's pass@1."""
+    """pass@1 and pass@k at the last checkpoint, by level and by band of the base's pass@1.
+
+    The base is left out of its own bands, where its values hold by construction.
+    """
     stem = study.last
     there = study.recipes(study.task, stem)
     recipes = [recipe for recipe in recipes if recipe in there]
@@ -331,23 +350,36 @@ def draw_by_group(study: Study, figure: str, recipes: list[str]):
     fig, axes = pyplot().subplots(2, columns, figsize=size, layout="constrained", squeeze=False)
     for row, k in zip(axes, (1, study.ks(study.task)[-1])):
         for ax, (label, groups) in zip(row, groupings.items()):
-            draw_bars(ax, study, recipes, groups, f"pass@{k}")
-            ax.set(xlabel=label, ylabel=f"pass@{k} (%)", ylim=(0, 105))
+            shown = [recipe for recipe in recipes if recipe != "base" or "base" not in label]
+            draw_groups(ax, study, shown, groups, f"pass@{k}")
+            ax.set(xlabel=label, ylabel=f"pass@{k} (%)", ylim=(-2, 105))
             ax.set_title(f"ours, {study.task}, {stem} tokens")
     add_legend(fig, recipes)
     return fig
 
 
-def draw_bars(ax, study: Study, recipes: list[str], groups: dict, quantity: str) -> None:
-    """A cluster of bars for each group, with a bar for each recipe."""
-    width = 0.84 / len(recipes)
+def draw_groups(ax, study: Study, recipes: list[str], groups: dict, quantity: str) -> None:
+    """A cluster for each group: a dot for every seed of a recipe, and the mean as a line."""
+    width = 0.84 / max(1, len(recipes))
     for place, recipe in enumerate(recipes):
         offset = (place - (len(recipes) - 1) / 2) * width
         for x, problems_of_seed in enumerate(groups.values()):
             value = study.estimate(study.last, recipe, quantity, groups=problems_of_seed)
-            if value:
-                bar = dict(color=colour(recipe), yerr=error_bar(value))
-                ax.bar(x + offset, value.mean, width, **bar, error_kw=dict(linewidth=0.8))
+            if not value:
+                continue
+            centre = x + offset
+            ax.scatter(
+                [centre] * len(value.of_seeds),
+                value.of_seeds,
+                s=12,
+                color=colour(recipe),
+                alpha=0.5,
+            )
+            ends = [centre - width / 3, centre + width / 3]
+            ax.plot(ends, [value.mean, value.mean], color=colour(recipe), linewidth=2)
+            ax.errorbar(
+                centre, value.mean, yerr=error_bar(value), color=colour(recipe), linewidth=0.8
+            )
     labels = []
     for name, problems_of_seed in groups.items():
         size = np.mean([len(problems) for problems in problems_of_seed.values()])

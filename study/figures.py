@@ -18,10 +18,12 @@ from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
 from study import dots, drawing, sections
+from study.estimates import direction
 from study.experiments import EXPERIMENTS, FLAT, Experiment
 from study.findings import findings
 from study.opening import opening
 from study.own_experiments import read_own
+from study.paper import paper_difference
 from study.predictions import read_predictions
 from study.recipes import RECIPES, RECIPES_OF_FIGURE, WRITTEN
 from study.report import task_section
@@ -145,7 +147,27 @@ def place(study: Study, name: str, out: str) -> str:
         drawn.savefig(path)
     drawing.pyplot().close(drawn)
     gone = f" Not there: {missing}." if missing else ""
-    return f"![{name}](figures/{name}.png)\n\n**{name}.** {figure.caption}{gone}\n"
+    beside = against_paper(study, figure.recipes)
+    return f"![{name}](figures/{name}.png)\n\n**{name}.** {figure.caption}{beside}{gone}\n"
+
+
+def against_paper(study: Study, recipes: list[str]) -> str:
+    """What RL does to the widest pass@k here and in the paper, for each pair of a figure."""
+    wide = f"pass@{study.ks(study.task)[-1]}"
+    sentences = []
+    for after, before, label in dots.GAINS:
+        if after not in recipes or before not in recipes:
+            continue
+        ours = study.difference(study.last, after, before, wide)
+        if ours is None:
+            continue
+        theirs = paper_difference(after, before).split(" / ")[1]
+        word = direction(ours)
+        sentences.append(
+            f" {label[0].upper()}{label[1:]} changes {wide} by {ours.with_interval()} points here "
+            f"({word}), by {theirs} in the paper."
+        )
+    return "".join(sentences)
 
 
 def what_is_missing(study: Study, figure: Figure) -> str:
@@ -199,13 +221,6 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
     for line in left_out:
         print(line, file=sys.stderr)
         parts.append(line + "\n")
-    parts.append(
-        "pass@k and general skills (mean of six) in percent; boxed and cut are shares of the "
-        "samples, length is in tokens, distinct is the number of different right responses per "
-        "problem, held-out loss is in nats per token. ± is the standard error over seeds. With one "
-        "seed, [low, high] is the 95 % bootstrap interval over problems, which does not cover the "
-        "luck of the training run.\n"
-    )
     if study.task in study.tasks:
         parts += opening(study, place_of_experiment(study, "gains", CORE_GAINS, out))
         scatter = place_of_experiment(study, "scatter", CORE_SCATTER, out)
@@ -213,6 +228,13 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
             parts.append(scatter)
         parts += ["## Findings\n", findings(study)]
         parts += experiment_sections(study, out)
+    parts.append(
+        "pass@k and general skills (mean of six) in percent; boxed and cut are shares of the "
+        "samples, length is in tokens, distinct is the number of different right responses per "
+        "problem, held-out loss is in nats per token. ± is the standard error over seeds. With one "
+        "seed, [low, high] is the 95 % bootstrap interval over problems, which does not cover the "
+        "luck of the training run.\n"
+    )
     for name in study.tasks:
         parts += task_section(study, name)
     if study.task in study.tasks:

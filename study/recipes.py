@@ -6,6 +6,18 @@ WRITTEN = "rl-written"
 # The order in tables and legends.
 RECIPES = ["base", "sft", "sft-gold", "rl", "sft.rl", "sft-gold.rl", "parallel", WRITTEN]
 
+# As legends spell them.
+NAMES = {
+    "base": "base",
+    "sft": "SFT, one solution",
+    "sft-gold": "SFT, all solutions (Gold)",
+    "rl": "direct RL",
+    "sft.rl": "SFT, then RL",
+    "sft-gold.rl": "Gold, then RL",
+    "parallel": "RL and SFT averaged",
+    WRITTEN: "direct RL, written reward",
+}
+
 # The paper's figures that we draw, with their recipes.
 RECIPES_OF_FIGURE = {
     "figure2": ["base", "sft", "sft.rl", "rl"],
