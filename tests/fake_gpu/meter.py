@@ -1,0 +1,132 @@
+"""Which kernels run, the bytes that each reads and writes, and the peak of live memory."""
+
+import collections
+import weakref
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tests.fake_gpu.device import is_composite, is_gpu
+
+# Operators that start no kernel.
+NO_KERNEL = set(
+    "view _unsafe_view reshape slice select unsqueeze squeeze transpose t permute expand alias detach "
+    "detach_ as_strided split unbind split_with_sizes empty empty_like new_empty empty_strided "
+    "new_empty_strided unflatten lift_fresh _reshape_alias is_pinned sym_size diagonal".split()
+)
+# Of what they read only as much counts as they write.
+READ_A_PART = {"embedding", "gather", "index", "index_select"}
+WRITE_A_PART = {"index_put_", "_index_put_impl_", "scatter_add_", "index_add_", "scatter_"}
+
+
+def size(x: torch.Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+class Meter(TorchDispatchMode):
+    """What runs inside. One meter for a scene: memory made before it is not known to it.
+
+    count and moved: by the name of a kernel, how often it ran and its bytes. live and peak: bytes
+    of storages on the device.
+    """
+
+    now = None
+
+    def __init__(self):
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self.held = {}  # storage -> its bytes, and the operator that made it
+        self.at_peak = {}  # held, when the peak was last seen to be 1 % higher
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the kernels, and the peak but for what is live."""
+        self.count = collections.Counter()
+        self.moved = collections.Counter()
+        self.peak = self.live
+        self.noted = 0
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        return True
+
+    def __enter__(self):
+        Meter.now = self
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        Meter.now = None
+        return super().__exit__(*error)
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if is_composite(operator):
+            with self:
+                return operator.decompose(*args, **kwargs)
+        out = operator(*args, **kwargs)
+        made = [x for x in tree_leaves(out) if is_gpu(x)]
+        name = operator.overloadpacket.__name__
+        for x in made:
+            self.hold(x, name)
+        if made and name not in NO_KERNEL:
+            self.add(name, bytes_of(name, args, kwargs, made))
+        return out
+
+    def add(self, name: str, moved: int) -> None:
+        self.count[name] += 1
+        self.moved[name] += moved
+
+    @staticmethod
+    def count_launch(name: str, args) -> None:
+        """A Triton kernel reads or writes each tensor among its arguments once."""
+        if Meter.now is not None:
+            Meter.now.add(name, sum(size(x) for x in args if isinstance(x, torch.Tensor)))
+
+    # ------------------------------------------------------------------------------ live memory
+
+    def hold(self, x: torch.Tensor, name: str) -> None:
+        storage = x.untyped_storage()
+        key = storage._cdata
+        if key in self.held:
+            return
+        self.held[key] = (0, name)
+        weakref.finalize(storage, self.resize, key, 0, True)
+        self.resize(key, storage.nbytes())
+
+    def resize(self, key: int, bytes_: int, gone: bool = False) -> None:
+        if key not in self.held:
+            return
+        before, name = self.held[key]
+        self.live += bytes_ - before
+        self.held[key] = (bytes_, name)
+        if gone:
+            del self.held[key]
+        self.peak = max(self.peak, self.live)
+        if self.live > 1.01 * self.noted:
+            self.noted = self.live
+            self.at_peak = dict(self.held)
+
+
+def bytes_of(name: str, args, kwargs, made) -> int:
+    """What a kernel reads and writes, each tensor once."""
+    written = sum(size(x) for x in made)
+    if name in READ_A_PART:
+        return 2 * written
+    if name in WRITE_A_PART:
+        return 2 * sum(size(x) for x in tree_leaves(args[1:]) if is_gpu(x))
+    return written + sum(size(x) for x in tree_leaves((args, kwargs)) if is_gpu(x))
+
+
+def install() -> None:
+    """FSDP gives a storage's memory back and takes it again without any operator."""
+    resize = torch.UntypedStorage.resize_
+
+    def resized(self, bytes_):
+        out = resize(self, bytes_)
+        if Meter.now is not None:
+            Meter.now.resize(self._cdata, bytes_)
+        return out
+
+    torch.UntypedStorage.resize_ = resized

@@ -1,0 +1,156 @@
+"""The program's own functions at size: training, an RL step, decoding, on one GPU or as one of many.
+
+Each scene has the numbers of `--plan` beside what it has counted.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import torch
+import torch._dynamo
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+from torch._dynamo.utils import counters
+
+import grpo
+from fast import compiled, paged_kernel
+from fast.sampling import FastSampler
+from model import Transformer
+from plumbing.optimizer import adamw, logged_step
+from plumbing.prepare import make_sampler, prepare
+from pretrain import next_token_loss
+from sampler import Rollout
+from study.costs import Machine, kv_bytes_per_token
+from study.plan import plan_stage, read_config
+from tests.fake_gpu.device import Host, NoNumbers, waits
+from tests.fake_gpu.meter import Meter, size
+
+GPU = torch.device("cuda", 0)
+MODE = NoNumbers()  # one for all scenes: tensors of two modes do not mix
+
+
+class PagedKernel:
+    """In the place of fast/paged_kernel.py's, whose bytes depend on how long the slots are."""
+
+    context = 400  # tokens of each slot
+
+    def __getitem__(self, grid):
+        def launch(q, keys, values, table, lengths, out, *rest, **sizes):
+            of_token = 2 * keys.shape[1] * keys.shape[3] * keys.element_size()  # keys and values
+            moved = len(q) * self.context * of_token + size(q) + size(out)
+            Meter.now.add("paged_kernel", moved)
+
+        return launch
+
+
+def install() -> None:
+    paged_kernel.paged_kernel = PagedKernel()
+
+
+# ---------------------------------------------------------------------------------- what is seen
+
+
+@dataclass
+class Seen:
+    """What a scene has shown."""
+
+    name: str
+    peak: int = 0  # bytes
+    planned: float = 0.0  # bytes
+    waits: dict = field(default_factory=dict)  # where -> how often, in each part of the scene
+    breaks: dict = field(default_factory=dict)  # of the graph: reason -> how often
+    variants: dict = field(default_factory=dict)  # compiled function -> how many there are
+    later: int = 0  # compiled after the first step
+    meters: dict = field(default_factory=dict)  # part -> the meter of its kernels
+
+
+def variants() -> dict[str, int]:
+    """How often each function of the program has been compiled."""
+    found = {}
+    for name, code in compiled_functions().items():
+        n = len(_debug_get_cache_entry_list(code))
+        if n:
+            found[name] = n
+    return found
+
+
+FUSED = {}  # what compiled.fused was asked for
+
+
+def compiled_functions() -> dict:
+    return {function.__name__: function.__code__ for function in FUSED}
+
+
+def watch_compiler() -> None:
+    """Keep what torch.compile is called with."""
+    inner = torch.compile
+
+    def compile(function=None, **how):
+        if function is None:
+            return lambda function: compile(function, **how)
+        FUSED[function] = how
+        return inner(function, **how)
+
+    torch.compile = compile
+
+
+def graphs() -> int:
+    return counters["stats"].get("unique_graphs", 0)
+
+
+# ---------------------------------------------------------------------------------- the parts
+
+
+def planned(stage: str, flags: list[str], layers: int, gpus: int, **changes):
+    """-> (the stage's Config, the model's shape, the plan); layers: 0 for all."""
+    config, shape = read_config(stage, flags)
+    config = replace(config, **changes)
+    if layers:
+        shape = replace(shape, n_layers=layers)
+    machine = Machine(gpus=gpus)
+    return config, shape, plan_stage(stage, config, shape, machine)
+
+
+def new_model(shape, config):
+    with GPU:
+        model = Transformer(shape)
+    return prepare(model, config)
+
+
+def pretraining(preset: str, gpus: int, compile: bool, layers: int = 0, passes: int = 2) -> Seen:
+    """Two steps of so many micro-batches each."""
+    flags = ["--preset", preset, "--compile" if compile else "--no-compile"]
+    config, shape, plan = planned("pretrain", flags, layers, gpus)
+    rows = max(1, config.micro_tokens // config.seq_len)
+    config, shape, plan = planned("pretrain", flags, layers, gpus, batch=rows * gpus * passes)
+    seen = Seen(f"pretrain {preset}", planned=plan.peak() - plan.memory[ALLOWANCE])
+    with MODE, Meter() as meter:
+        model = new_model(shape, config)
+        optimizer = adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
+        for step in range(2):
+            meter.clear()
+            with waits() as seen.waits["micro-batch"]:
+                for _ in range(passes):
+                    tokens = torch.zeros(rows, config.seq_len, dtype=torch.int64).pin_memory()
+                    tokens = tokens.to(GPU, non_blocking=True)
+                    _, loss = next_token_loss(model, tokens, config.z_loss)
+                    (loss / 1e6).backward()
+                    del loss
+            with waits() as seen.waits["update"]:
+                logged_step(model, optimizer, config.grad_clip)
+            if step == 0:
+                before = graphs()
+        seen.peak = meter.peak
+        seen.meters["step"] = meter
+    finish(seen, before)
+    return seen
+
+
+ALLOWANCE = "CUDA, NCCL, fragmentation"
+
+
+def finish(seen: Seen, graphs_before: int) -> None:
+    seen.later = graphs() - graphs_before
+    seen.breaks = dict(counters["graph_break"])
+    seen.variants = variants()
