@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.fake_gpu.device import is_composite, is_gpu
+from tests.fake_gpu.device import is_composite, is_gpu, is_sharded
 
 # Operators that start no kernel.
 NO_KERNEL = set(
@@ -35,6 +35,7 @@ class Meter(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
+        self.depth = 0  # a composed operator enters the mode again
         self.live = 0
         self.peak = 0
         self.held = {}  # storage -> its bytes, and the operator that made it
@@ -54,14 +55,19 @@ class Meter(TorchDispatchMode):
 
     def __enter__(self):
         Meter.now = self
+        self.depth += 1
         return super().__enter__()
 
     def __exit__(self, *error):
-        Meter.now = None
+        self.depth -= 1
+        if not self.depth:
+            Meter.now = None
         return super().__exit__(*error)
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if is_sharded(types):
+            return NotImplemented
         if is_composite(operator):
             with self:
                 return operator.decompose(*args, **kwargs)

@@ -147,6 +147,123 @@ def pretraining(preset: str, gpus: int, compile: bool, layers: int = 0, passes: 
     return seen
 
 
+# ---------------------------------------------------------------------------------- RL
+
+
+def groups_of(config, prompts: int, gpus: int):
+    """Groups as this rank has them: prompts and responses of the lengths that a plan expects."""
+    machine = Machine()
+    prompt, response = machine.expected(config.max_prompt, config.max_response)
+    rollouts = []
+    for _ in range(prompts):
+        tokens = [7] * response
+        rollouts.append([Rollout(tokens, [-1.0] * response, True) for _ in range(config.n)])
+    groups = grpo.Groups(
+        [SimpleNamespace(answer="7", kind="math")] * prompts,
+        [[7] * prompt for _ in range(prompts)],
+        rollouts,
+        [i * gpus for i in range(prompts)],
+    )
+    groups.advantages = torch.ones(prompts, config.n)
+    return groups
+
+
+def rl_step(preset: str, gpus: int, compile: bool, layers: int = 0, kl: float = 0.001) -> Seen:
+    """Two steps of GRPO: sampling, old log-probs, the updates."""
+    flags = ["--preset", preset, "--kl", str(kl), "--compile" if compile else "--no-compile"]
+    config, _, _ = planned("grpo", flags, layers, gpus)
+    prompts = 2 * config.mini_batches  # of this rank
+    changes = dict(prompts=prompts * gpus, micro_tokens=8192)
+    config, shape, plan = planned("grpo", flags, layers, gpus, **changes)
+    seen = Seen(f"grpo {preset}", planned=plan.peak() - plan.memory[ALLOWANCE])
+    with MODE, Meter() as meter:
+        Memory.meter = meter
+        reference = None
+        if kl:
+            reference = new_model(shape, config).requires_grad_(False)
+        model = new_model(shape, config)
+        sampler = make_sampler(model, config.slots, config.kv_memory)
+        run = SimpleNamespace(config=config, model=model, reference=reference)
+        optimizer = adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
+        groups = groups_of(config, prompts, gpus)
+        for step in range(2):
+            meter.clear()
+            Host.answer = 0  # every rollout has ended
+            with waits() as seen.waits["sampling"]:
+                sampler.sample(groups.prompts, config.n, config.max_response)
+            Host.answer = 1
+            with waits() as seen.waits["old log-probs"]:
+                grpo.old_logprobs(model, groups, config)
+            groups.old_logp = None if config.mini_batches == 1 else known(groups)
+            with waits() as seen.waits["refresh"]:
+                sampler.refresh(model)
+            for m in range(config.mini_batches):
+                chosen = grpo.mini_batch(groups, m, config)
+                with waits() as seen.waits["mini-batch"]:
+                    grpo.policy_backward(model, reference, groups, chosen, config)
+                with waits() as seen.waits["update"]:
+                    logged_step(model, optimizer, config.grad_clip)
+            if step == 0:
+                before = graphs()
+        seen.peak = meter.peak
+        seen.meters["step"] = meter
+    finish(seen, before)
+    return seen
+
+
+def known(groups):
+    return groups.old_logp
+
+
+# ---------------------------------------------------------------------------------- decoding
+
+
+def decoding(preset: str, slots: int, compile: bool, layers: int = 0, top_p: float = 1.0) -> Seen:
+    """One step of the sampler, as a graph records it."""
+    flags = ["--preset", preset, "--compile" if compile else "--no-compile"]
+    config, shape, plan = planned("grpo", flags, layers, 1)
+    seen = Seen(f"decode {preset}, {slots} slots")
+    with MODE, Meter() as meter:
+        Memory.meter = meter
+        model = new_model(shape, config)
+        sampler = make_sampler(model, slots, config.kv_memory)
+        Host.answer = 0
+        with waits() as seen.waits["sampling"]:
+            sampler.sample([[7] * 300] * (slots // 32), 32, 200, top_p=top_p)
+        before = graphs()
+        with torch.inference_mode(), waits() as seen.waits["decode step"]:
+            sampler.prepare(slots, 300, 200)
+            meter.clear()
+            sampler.step()
+        Host.answer = 1
+        seen.meters["step"] = meter
+    finish(seen, before)
+    return seen
+
+
+# ---------------------------------------------------------------------------------- many ranks
+
+
+def join(ranks: int) -> None:
+    """Be rank 0 of so many processes, whose collectives do nothing."""
+    import torch.distributed as dist
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    os.environ["LOCAL_WORLD_SIZE"] = str(ranks)
+    dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
+
+
+class Memory:
+    """What is free on the device, of what the plan's allowance leaves."""
+
+    meter = None
+
+
+def free() -> int:
+    held = 0 if Memory.meter is None else Memory.meter.live
+    return int(Machine().kind.memory * 2**30) - 4 * 2**30 - held
+
+
 ALLOWANCE = "CUDA, NCCL, fragmentation"
 
 
