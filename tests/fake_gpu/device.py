@@ -17,7 +17,6 @@ if "torch" in sys.modules:
 library = guard.load()
 
 import torch
-import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -249,24 +248,6 @@ def asked_whether_pinned(mode, x, device=None) -> bool:
     return is_pinned(x)
 
 
-# ---------------------------------------------------------------------------------- attention
-
-PLAIN_ATTENTION = F.scaled_dot_product_attention
-
-
-def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
-    """torch's choice on an H100: flash attention, which the CPU build would not choose."""
-    if not q.is_cuda or q.dtype == torch.float32 or attn_mask is not None:
-        rest = (attn_mask, dropout_p, is_causal)
-        return PLAIN_ATTENTION(q, k, v, *rest, scale=scale, enable_gqa=enable_gqa)
-    if enable_gqa:
-        group = q.shape[1] // k.shape[1]
-        k = k.repeat_interleave(group, 1)
-        v = v.repeat_interleave(group, 1)
-    flash = aten._scaled_dot_product_flash_attention
-    return flash(q, k, v, dropout_p, is_causal, scale=scale)[0]
-
-
 # ---------------------------------------------------------------------------------- torch.cuda
 
 
@@ -349,7 +330,6 @@ def install(free=lambda: MEMORY) -> None:
     cuda.stream = lambda stream: Stream()
     cuda.CUDAGraph = Graph
     cuda.graph = lambda graph, pool=None, stream=None, **how: Stream()
-    F.scaled_dot_product_attention = attention
     torch.Tensor.pin_memory = lambda self, device=None: pinned(self.clone())
     # torch's own asks element by element
     FakeTensor.tolist = lambda self: self.cpu().tolist()

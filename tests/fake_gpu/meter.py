@@ -76,6 +76,8 @@ class Meter(TorchDispatchMode):
         name = operator.overloadpacket.__name__
         for x in made:
             self.hold(x, name)
+        if operator._schema.is_mutable and not made:  # a list of tensors, changed in place
+            made = [x for x in tree_leaves(args) if is_gpu(x)]
         if made and name not in NO_KERNEL:
             self.add(name, bytes_of(name, args, kwargs, made))
         return out

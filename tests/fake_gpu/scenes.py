@@ -14,8 +14,6 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.utils import counters
 
 import grpo
-from fast import compiled, paged_kernel
-from fast.sampling import FastSampler
 from model import Transformer
 from plumbing.optimizer import adamw, logged_step
 from plumbing.prepare import make_sampler, prepare
@@ -24,28 +22,10 @@ from sampler import Rollout
 from study.costs import Machine, kv_bytes_per_token
 from study.plan import plan_stage, read_config
 from tests.fake_gpu.device import Host, NoNumbers, waits
-from tests.fake_gpu.meter import Meter, size
+from tests.fake_gpu.meter import Meter
 
 GPU = torch.device("cuda", 0)
 MODE = NoNumbers()  # one for all scenes: tensors of two modes do not mix
-
-
-class PagedKernel:
-    """In the place of fast/paged_kernel.py's, whose bytes depend on how long the slots are."""
-
-    context = 400  # tokens of each slot
-
-    def __getitem__(self, grid):
-        def launch(q, keys, values, table, lengths, out, *rest, **sizes):
-            of_token = 2 * keys.shape[1] * keys.shape[3] * keys.element_size()  # keys and values
-            moved = len(q) * self.context * of_token + size(q) + size(out)
-            Meter.now.add("paged_kernel", moved)
-
-        return launch
-
-
-def install() -> None:
-    paged_kernel.paged_kernel = PagedKernel()
 
 
 # ---------------------------------------------------------------------------------- what is seen
