@@ -4,12 +4,14 @@ import contextlib
 
 import torch
 import triton
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from tests.fake_gpu.device import PROPERTIES
 from tests.fake_gpu.meter import Meter
 from tests.kernel_build import AbsentGPU
 
 ASSEMBLED = []  # names of the kernels that were assembled
+FUSED = []  # the functions that the program has asked to be compiled
 
 
 def install() -> None:
@@ -21,12 +23,13 @@ def install() -> None:
     from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
     triton.runtime.driver.set_active(AbsentGPU(90))
-    config.compile_threads = 1  # it compiles in this process, where the absent GPU is known
-    config.joint_graph_constant_folding = False  # it would fill real tensors on the device
+    everywhere(config, "compile_threads", 1)  # in this process, where the absent GPU is known
+    everywhere(config, "joint_graph_constant_folding", False)  # it would fill tensors on the device
+    # What was compiled elsewhere says nothing of this run.
+    everywhere(config, "fx_graph_cache", False)
     # Patterns to replace, which are traced with tensors on the device. Ours has no attention in it,
     # and widths that are multiples of 8, so that none would be found.
     joint_graph.lazy_init = lambda device=None: None
-    config.fx_graph_cache = False  # what was compiled elsewhere says nothing of this run
     interface = torch._dynamo.device_interface.CudaInterface
     interface.Worker.get_device_properties = staticmethod(lambda device=None: PROPERTIES)
     interface.Worker.current_device = staticmethod(lambda: 0)
@@ -44,6 +47,13 @@ def install() -> None:
     guards._reinterpret_tensor = reinterpreted
     CachingAutotuner._make_launchers = assembled
     CachingAutotuner.run = launched
+    watch()
+
+
+def everywhere(config, name: str, value) -> None:
+    """Set an option in all threads. To assign it would set it in this one, and a backward pass is
+    in another one."""
+    config._config[name].env_value_force = value
 
 
 def empty_strided(size, stride, dtype):
@@ -60,4 +70,27 @@ def assembled(self) -> None:
 
 
 def launched(self, *args, **kwargs) -> None:
-    Meter.count_launch(self.fn.__name__, args)
+    Meter.launched(self.fn.__name__, *args)
+
+
+def watch() -> None:
+    """Keep what torch.compile is asked for."""
+    plain = torch.compile
+
+    def compile(function=None, **how):
+        if function is None:
+            return lambda function: compile(function, **how)
+        FUSED.append(function)
+        return plain(function, **how)
+
+    torch.compile = compile
+
+
+def variants() -> dict[str, int]:
+    """How often each function of the program has been compiled."""
+    found = {}
+    for function in FUSED:
+        n = len(_debug_get_cache_entry_list(function.__code__))
+        if n:
+            found[function.__name__] = n
+    return found

@@ -55,7 +55,7 @@ PROPERTIES = SimpleNamespace(
 class Host:
     """What the host has asked of the device."""
 
-    waits = collections.Counter()  # (file, function, what) -> how often the host waited there
+    waits = collections.Counter()  # (file, function, what) -> how often it waited there
     pinned: dict[int, torch.Tensor] = {}  # storages; kept, since their addresses are their names
     answer = 1  # to whatever it asks
 
@@ -65,14 +65,14 @@ def wait(what: str) -> None:
 
 
 @contextlib.contextmanager
-def waits():
-    """A counter of the waits inside."""
+def waits(counter: collections.Counter):
+    """The waits inside go to this counter."""
     before = Host.waits
-    Host.waits = collections.Counter()
+    Host.waits = counter
     try:
-        yield Host.waits
+        yield
     finally:
-        Host.waits = before + Host.waits
+        Host.waits = before
 
 
 def caller() -> tuple[str, str]:
@@ -163,7 +163,7 @@ def instead_of(*operators):
 
 
 def is_gpu(x) -> bool:
-    return isinstance(x, torch.Tensor) and x.is_cuda
+    return isinstance(x, FakeTensor) and x.fake_device.type == "cuda"
 
 
 @instead_of(aten._local_scalar_dense.default)

@@ -1,7 +1,7 @@
 """Which kernels run, the bytes that each reads and writes, and the peak of live memory."""
 
-import collections
 import weakref
+from typing import NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,6 +20,13 @@ READ_A_PART = {"embedding", "gather", "index", "index_select"}
 WRITE_A_PART = {"index_put_", "_index_put_impl_", "scatter_add_", "index_add_", "scatter_"}
 
 
+class Kernel(NamedTuple):
+    name: str
+    moved: int  # bytes read and written
+    flops: float = 0.0  # of a matrix product
+    aligned: bool = True  # its rows are
+
+
 def size(x: torch.Tensor) -> int:
     return x.numel() * x.element_size()
 
@@ -27,8 +34,7 @@ def size(x: torch.Tensor) -> int:
 class Meter(TorchDispatchMode):
     """What runs inside. One meter for a scene: memory made before it is not known to it.
 
-    count and moved: by the name of a kernel, how often it ran and its bytes. live and peak: bytes
-    of storages on the device.
+    kernels: in their order. live and peak: bytes of storages on the device.
     """
 
     now = None
@@ -44,8 +50,7 @@ class Meter(TorchDispatchMode):
 
     def clear(self) -> None:
         """Forget the kernels, and the peak but for what is live."""
-        self.count = collections.Counter()
-        self.moved = collections.Counter()
+        self.kernels = []
         self.peak = self.live
         self.noted = 0
 
@@ -79,18 +84,16 @@ class Meter(TorchDispatchMode):
         if operator._schema.is_mutable and not made:  # a list of tensors, changed in place
             made = [x for x in tree_leaves(args) if is_gpu(x)]
         if made and name not in NO_KERNEL:
-            self.add(name, bytes_of(name, args, kwargs, made))
+            moved = bytes_of(name, args, kwargs, made)
+            self.kernels.append(Kernel(name, moved, *product_of(name, args)))
         return out
 
-    def add(self, name: str, moved: int) -> None:
-        self.count[name] += 1
-        self.moved[name] += moved
-
     @staticmethod
-    def count_launch(name: str, args) -> None:
-        """A Triton kernel reads or writes each tensor among its arguments once."""
+    def launched(name: str, *tensors, more: int = 0) -> None:
+        """A kernel that reads or writes each of the tensors once, and so many bytes more."""
         if Meter.now is not None:
-            Meter.now.add(name, sum(size(x) for x in args if isinstance(x, torch.Tensor)))
+            moved = more + sum(size(x) for x in tensors if isinstance(x, torch.Tensor))
+            Meter.now.kernels.append(Kernel(name, moved))
 
     # ------------------------------------------------------------------------------ live memory
 
@@ -115,6 +118,19 @@ class Meter(TorchDispatchMode):
         if self.live > 1.01 * self.noted:
             self.noted = self.live
             self.at_peak = dict(self.held)
+
+
+PRODUCTS = {"mm", "linear"}
+
+
+def product_of(name: str, args) -> tuple[float, bool]:
+    """FLOPs of a matrix product, and whether all its rows begin at multiples of 16 bytes."""
+    if name not in PRODUCTS:
+        return 0.0, True
+    a, b = args[:2]  # (N, K); (K, M), or (M, K) of linear
+    N = a.numel() // a.shape[-1]
+    sizes = [N, *b.shape]
+    return 2.0 * N * b.numel(), all(n % 8 == 0 for n in sizes[1:])
 
 
 def bytes_of(name: str, args, kwargs, made) -> int:

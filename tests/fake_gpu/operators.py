@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.fake_gpu.device import aten
-from tests.fake_gpu.meter import Meter, size
+from tests.fake_gpu.meter import Meter
 
 PLAIN_ATTENTION = F.scaled_dot_product_attention
 PLAIN_NORM = F.rms_norm
@@ -40,7 +40,7 @@ class Norm(torch.autograd.Function):
     def forward(ctx, x, weight):
         out = torch.empty_like(x)
         inverse_rms = x.new_empty(*x.shape[:-1], 1, dtype=torch.float32)
-        launched("_fused_rms_norm", x, weight, out, inverse_rms)
+        Meter.launched("_fused_rms_norm", x, weight, out, inverse_rms)
         ctx.save_for_backward(x, weight, inverse_rms)
         return out
 
@@ -49,8 +49,8 @@ class Norm(torch.autograd.Function):
         x, weight, inverse_rms = ctx.saved_tensors
         of_x = torch.empty_like(x)
         of_weight = torch.empty_like(weight)
-        launched("_fused_rms_norm_backward", grad, x, weight, inverse_rms, of_x)
-        launched("_fused_rms_norm_backward", grad, x, inverse_rms, of_weight)
+        Meter.launched("_fused_rms_norm_backward", grad, x, weight, inverse_rms, of_x)
+        Meter.launched("_fused_rms_norm_backward", grad, x, inverse_rms, of_weight)
         return of_x, of_weight
 
 
@@ -62,16 +62,9 @@ class PagedKernel:
     def __getitem__(self, grid):
         def launch(q, keys, values, table, lengths, out, *rest, **sizes):
             of_token = 2 * keys.shape[1] * keys.shape[3] * keys.element_size()  # keys and values
-            moved = len(q) * self.context * of_token + size(q) + size(out)
-            Meter.now.add("paged_kernel", moved)
+            Meter.launched("paged_kernel", q, out, more=len(q) * self.context * of_token)
 
         return launch
-
-
-def launched(name: str, *tensors) -> None:
-    """One kernel, which reads or writes each of the tensors once."""
-    if Meter.now is not None:
-        Meter.now.add(name, sum(size(x) for x in tensors))
 
 
 def install() -> None:

@@ -1,95 +1,117 @@
-"""The program's own functions at size: training, an RL step, decoding, on one GPU or as one of many.
+"""The program's own functions at size: training, a step of RL, decoding, on one GPU or as one of many.
 
-Each scene has the numbers of `--plan` beside what it has counted.
+Each scene runs twice: what is made once, moments and compiled code, is there the second time.
 """
 
 import contextlib
+import io
 import os
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import torch
 import torch._dynamo
-from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+import torch.distributed as dist
 from torch._dynamo.utils import counters
 
 import grpo
 from model import Transformer
+from plumbing.batches import idle_pass
 from plumbing.optimizer import adamw, logged_step
 from plumbing.prepare import make_sampler, prepare
+from plumbing.sharding import device_mesh
 from pretrain import next_token_loss
 from sampler import Rollout
-from study.costs import Machine, kv_bytes_per_token
+from study.budget import Plan
+from study.costs import GIB, Machine
 from study.plan import plan_stage, read_config
-from tests.fake_gpu.device import Host, NoNumbers, waits
+from tests.fake_gpu import compiler
+from tests.fake_gpu.device import MEMORY, Host, NoNumbers, waits
 from tests.fake_gpu.meter import Meter
 
 GPU = torch.device("cuda", 0)
 MODE = NoNumbers()  # one for all scenes: tensors of two modes do not mix
-
-
-# ---------------------------------------------------------------------------------- what is seen
+ALLOWANCE = "CUDA, NCCL, fragmentation"  # a plan's part that no meter sees
 
 
 @dataclass
-class Seen:
-    """What a scene has shown."""
+class Scene:
+    """What runs, and what it has shown."""
 
-    name: str
-    peak: int = 0  # bytes
-    planned: float = 0.0  # bytes
-    waits: dict = field(default_factory=dict)  # where -> how often, in each part of the scene
-    breaks: dict = field(default_factory=dict)  # of the graph: reason -> how often
-    variants: dict = field(default_factory=dict)  # compiled function -> how many there are
-    later: int = 0  # compiled after the first step
-    meters: dict = field(default_factory=dict)  # part -> the meter of its kernels
+    work: str  # pretrain, grpo or decode
+    preset: str
+    gpus: int = 1
+    compile: bool = True
+    layers: int = 0  # 0: all of them
+    slots: int = 512  # of decode
+    top_p: float = 1.0  # of decode
+    passes: int = 2  # of pretrain, in an update
+    vocab: int = 0  # 0: the preset's
+    checkpoint: bool = False  # --checkpoint_activations
 
+    # what is seen
+    peak: float = 0.0  # GiB
+    planned: float = 0.0  # GiB, without the allowance for what no meter sees
+    waits: dict = field(default_factory=dict)  # part of the scene -> (file, function, what) -> times
+    breaks: dict = field(default_factory=dict)  # of a graph: reason -> times
+    variants: dict = field(default_factory=dict)  # compiled function -> how often it was compiled
+    later: int = 0  # graphs compiled after the first time
+    kernels: list = field(default_factory=list)  # of the second time
+    fullest: Counter = field(default_factory=Counter)  # operator, GiB -> how many at the peak
 
-def variants() -> dict[str, int]:
-    """How often each function of the program has been compiled."""
-    found = {}
-    for name, code in compiled_functions().items():
-        n = len(_debug_get_cache_entry_list(code))
-        if n:
-            found[name] = n
-    return found
+    def name(self) -> str:
+        words = [self.work, self.preset, "compiled" if self.compile else "eager"]
+        if self.gpus > 1:
+            words.append(f"{self.gpus} ranks")
+        if self.work == "decode":
+            words.append(f"{self.slots} slots")
+            if self.top_p < 1:
+                words.append(f"top_p {self.top_p}")
+        if self.checkpoint:
+            words.append("checkpointed")
+        return ", ".join(words)
 
+    def run(self) -> "Scene":
+        torch._dynamo.reset()
+        counters.clear()
+        if self.gpus > 1:
+            join(self.gpus)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), MODE, Meter() as meter:
+                Free.meter = meter
+                WORK[self.work](self, meter)
+        finally:
+            Free.meter = None
+            if self.gpus > 1:
+                leave()
+        self.peak = meter.peak / GIB
+        self.kernels = meter.kernels
+        for bytes_, operator in meter.at_peak.values():
+            self.fullest[operator, round(bytes_ / GIB, 3)] += 1
+        self.breaks = dict(counters["graph_break"])
+        self.variants = compiler.variants()
+        return self
 
-FUSED = {}  # what compiled.fused was asked for
+    def counted(self, part: str):
+        """A context: its waits are those of this part of the scene."""
+        return waits(self.waits.setdefault(part, Counter()))
 
-
-def compiled_functions() -> dict:
-    return {function.__name__: function.__code__ for function in FUSED}
-
-
-def watch_compiler() -> None:
-    """Keep what torch.compile is called with."""
-    inner = torch.compile
-
-    def compile(function=None, **how):
-        if function is None:
-            return lambda function: compile(function, **how)
-        FUSED[function] = how
-        return inner(function, **how)
-
-    torch.compile = compile
-
-
-def graphs() -> int:
-    return counters["stats"].get("unique_graphs", 0)
-
-
-# ---------------------------------------------------------------------------------- the parts
-
-
-def planned(stage: str, flags: list[str], layers: int, gpus: int, **changes):
-    """-> (the stage's Config, the model's shape, the plan); layers: 0 for all."""
-    config, shape = read_config(stage, flags)
-    config = replace(config, **changes)
-    if layers:
-        shape = replace(shape, n_layers=layers)
-    machine = Machine(gpus=gpus)
-    return config, shape, plan_stage(stage, config, shape, machine)
+    def planned_as(self, stage: str, *flags: str, **changes) -> tuple:
+        """-> the stage's Config and the model's shape; the plan is kept."""
+        compile = "--compile" if self.compile else "--no-compile"
+        flags = ["--preset", self.preset, compile, *flags]
+        if self.checkpoint:
+            flags.append("--checkpoint_activations")
+        config, shape = read_config(stage, flags)
+        if self.layers:
+            shape = replace(shape, n_layers=self.layers)
+        if self.vocab:
+            shape = replace(shape, vocab_size=self.vocab, padded_vocab_size=self.vocab)
+        config = replace(config, **changes)
+        plan: Plan = plan_stage(stage, config, shape, Machine(gpus=self.gpus))
+        self.planned = (plan.peak() - plan.memory[ALLOWANCE]) / GIB
+        return config, shape
 
 
 def new_model(shape, config):
@@ -98,127 +120,128 @@ def new_model(shape, config):
     return prepare(model, config)
 
 
-def pretraining(preset: str, gpus: int, compile: bool, layers: int = 0, passes: int = 2) -> Seen:
-    """Two steps of so many micro-batches each."""
-    flags = ["--preset", preset, "--compile" if compile else "--no-compile"]
-    config, shape, plan = planned("pretrain", flags, layers, gpus)
-    rows = max(1, config.micro_tokens // config.seq_len)
-    config, shape, plan = planned("pretrain", flags, layers, gpus, batch=rows * gpus * passes)
-    seen = Seen(f"pretrain {preset}", planned=plan.peak() - plan.memory[ALLOWANCE])
-    with MODE, Meter() as meter:
-        model = new_model(shape, config)
-        optimizer = adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
-        for step in range(2):
-            meter.clear()
-            with waits() as seen.waits["micro-batch"]:
-                for _ in range(passes):
-                    tokens = torch.zeros(rows, config.seq_len, dtype=torch.int64).pin_memory()
-                    tokens = tokens.to(GPU, non_blocking=True)
-                    _, loss = next_token_loss(model, tokens, config.z_loss)
-                    (loss / 1e6).backward()
-                    del loss
-            with waits() as seen.waits["update"]:
-                logged_step(model, optimizer, config.grad_clip)
-            if step == 0:
-                before = graphs()
-        seen.peak = meter.peak
-        seen.meters["step"] = meter
-    finish(seen, before)
-    return seen
+def twice(scene: Scene, meter: Meter, step) -> None:
+    """step() again, and what only the second time shows."""
+    step()
+    compiled = graphs()
+    scene.waits.clear()
+    meter.clear()
+    step()
+    scene.later = graphs() - compiled
+
+
+def graphs() -> int:
+    return counters["stats"].get("unique_graphs", 0)
+
+
+# ---------------------------------------------------------------------------------- training
+
+
+def pretraining(scene: Scene, meter: Meter) -> None:
+    config, _ = scene.planned_as("pretrain")
+    rows = max(1, config.micro_tokens // config.seq_len)  # of a micro-batch
+    batch = rows * scene.gpus * scene.passes
+    config, shape = scene.planned_as("pretrain", batch=batch)
+    model = new_model(shape, config)
+    optimizer = adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
+
+    def step():
+        for _ in range(scene.passes):
+            with scene.counted("micro-batch"):
+                tokens = torch.zeros(rows, config.seq_len, dtype=torch.int64).pin_memory()
+                tokens = tokens.to(GPU, non_blocking=True)
+                _, loss = next_token_loss(model, tokens, config.z_loss)
+                (loss / 1e6).backward()
+                del loss
+        with scene.counted("update"):
+            logged_step(model, optimizer, config.grad_clip)
+
+    twice(scene, meter, step)
 
 
 # ---------------------------------------------------------------------------------- RL
 
+# Of a mini-batch's one group: the lengths of its 32 responses, as parts of what a plan expects.
+# The sizes of passes are what torch's compiler tells apart.
+SHARES = (1, 1, 1 / 2, 1 / 8)
 
-def groups_of(config, prompts: int, gpus: int):
-    """Groups as this rank has them: prompts and responses of the lengths that a plan expects."""
-    machine = Machine()
-    prompt, response = machine.expected(config.max_prompt, config.max_response)
+
+def rl_step(scene: Scene, meter: Meter) -> None:
+    """Sampling, old log-probs, and four updates of one pass each, with a KL term."""
+    n = len(SHARES)
+    changes = dict(prompts=n * scene.gpus, mini_batches=n)
+    config, shape = scene.planned_as("grpo", "--kl", "0.001", **changes)
+    reference = new_model(shape, config).requires_grad_(False)
+    model = new_model(shape, config)
+    sampler = make_sampler(model, config.slots, config.kv_memory)
+    optimizer = adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
+    groups = groups_of(scene, config)
+    of_slots = prompts(config.slots // config.n, len(groups.prompts[0]))
+
+    def step():
+        sample(scene, sampler, of_slots, config.n, config.max_response)
+        with scene.counted("old log-probs"):
+            grpo.old_logprobs(model, groups, config)
+        for m in range(config.mini_batches):
+            chosen = grpo.mini_batch(groups, m, config)
+            with scene.counted("micro-batch"):
+                grpo.policy_backward(model, reference, groups, chosen, config)
+            with scene.counted("update"):
+                logged_step(model, optimizer, config.grad_clip)
+        idle_pass(model, reference)  # other ranks have a micro-batch more
+        optimizer.zero_grad()
+        with scene.counted("refresh"):
+            sampler.refresh(model)
+
+    twice(scene, meter, step)
+
+
+def groups_of(scene: Scene, config) -> grpo.Groups:
+    """This rank's groups: prompts and responses of about the lengths that a plan expects."""
+    prompt, response = Machine().expected(config.max_prompt, config.max_response)
     rollouts = []
-    for _ in range(prompts):
-        tokens = [7] * response
-        rollouts.append([Rollout(tokens, [-1.0] * response, True) for _ in range(config.n)])
-    groups = grpo.Groups(
-        [SimpleNamespace(answer="7", kind="math")] * prompts,
-        [[7] * prompt for _ in range(prompts)],
-        rollouts,
-        [i * gpus for i in range(prompts)],
-    )
-    groups.advantages = torch.ones(prompts, config.n)
+    for share in SHARES:
+        length = int(share * response)
+        rollouts.append([Rollout([7] * length, [-1.0] * length, True) for _ in range(config.n)])
+    places = [scene.gpus * i for i in range(len(SHARES))]
+    groups = grpo.Groups([None] * len(SHARES), prompts(len(SHARES), prompt), rollouts, places)
+    groups.advantages = torch.ones(len(SHARES), config.n)
     return groups
 
 
-def rl_step(preset: str, gpus: int, compile: bool, layers: int = 0, kl: float = 0.001) -> Seen:
-    """Two steps of GRPO: sampling, old log-probs, the updates."""
-    flags = ["--preset", preset, "--kl", str(kl), "--compile" if compile else "--no-compile"]
-    config, _, _ = planned("grpo", flags, layers, gpus)
-    prompts = 2 * config.mini_batches  # of this rank
-    changes = dict(prompts=prompts * gpus, micro_tokens=8192)
-    config, shape, plan = planned("grpo", flags, layers, gpus, **changes)
-    seen = Seen(f"grpo {preset}", planned=plan.peak() - plan.memory[ALLOWANCE])
-    with MODE, Meter() as meter:
-        Memory.meter = meter
-        reference = None
-        if kl:
-            reference = new_model(shape, config).requires_grad_(False)
-        model = new_model(shape, config)
-        sampler = make_sampler(model, config.slots, config.kv_memory)
-        run = SimpleNamespace(config=config, model=model, reference=reference)
-        optimizer = adamw(model, config.lr, (0.9, config.beta2), config.weight_decay)
-        groups = groups_of(config, prompts, gpus)
-        for step in range(2):
-            meter.clear()
-            Host.answer = 0  # every rollout has ended
-            with waits() as seen.waits["sampling"]:
-                sampler.sample(groups.prompts, config.n, config.max_response)
-            Host.answer = 1
-            with waits() as seen.waits["old log-probs"]:
-                grpo.old_logprobs(model, groups, config)
-            groups.old_logp = None if config.mini_batches == 1 else known(groups)
-            with waits() as seen.waits["refresh"]:
-                sampler.refresh(model)
-            for m in range(config.mini_batches):
-                chosen = grpo.mini_batch(groups, m, config)
-                with waits() as seen.waits["mini-batch"]:
-                    grpo.policy_backward(model, reference, groups, chosen, config)
-                with waits() as seen.waits["update"]:
-                    logged_step(model, optimizer, config.grad_clip)
-            if step == 0:
-                before = graphs()
-        seen.peak = meter.peak
-        seen.meters["step"] = meter
-    finish(seen, before)
-    return seen
+def prompts(n: int, length: int) -> list[list[int]]:
+    return [[7] * length for _ in range(n)]
 
 
-def known(groups):
-    return groups.old_logp
+# ---------------------------------------------------------------------------------- sampling
 
 
-# ---------------------------------------------------------------------------------- decoding
+def sample(scene: Scene, sampler, prompts, n: int, new: int, **how) -> None:
+    Host.answer = 0  # at the first look all rollouts have ended
+    with scene.counted("sampling"):
+        sampler.sample(prompts, n, new, **how)
+    Host.answer = 1
 
 
-def decoding(preset: str, slots: int, compile: bool, layers: int = 0, top_p: float = 1.0) -> Seen:
+def decoding(scene: Scene, meter: Meter) -> None:
     """One step of the sampler, as a graph records it."""
-    flags = ["--preset", preset, "--compile" if compile else "--no-compile"]
-    config, shape, plan = planned("grpo", flags, layers, 1)
-    seen = Seen(f"decode {preset}, {slots} slots")
-    with MODE, Meter() as meter:
-        Memory.meter = meter
-        model = new_model(shape, config)
-        sampler = make_sampler(model, slots, config.kv_memory)
-        Host.answer = 0
-        with waits() as seen.waits["sampling"]:
-            sampler.sample([[7] * 300] * (slots // 32), 32, 200, top_p=top_p)
-        before = graphs()
-        with torch.inference_mode(), waits() as seen.waits["decode step"]:
-            sampler.prepare(slots, 300, 200)
-            meter.clear()
+    n = 32
+    config, shape = scene.planned_as("grpo")
+    model = new_model(shape, config)
+    sampler = make_sampler(model, scene.slots, config.kv_memory)
+    of_slots = prompts(scene.slots // n, 300)
+    sample(scene, sampler, of_slots, n, 200, top_p=scene.top_p)
+
+    def step():
+        with torch.inference_mode(), scene.counted("decode step"):
             sampler.step()
-        Host.answer = 1
-        seen.meters["step"] = meter
-    finish(seen, before)
-    return seen
+
+    with torch.inference_mode():
+        sampler.prepare(scene.slots, 300, 200)
+    twice(scene, meter, step)
+
+
+WORK = {"pretrain": pretraining, "grpo": rl_step, "decode": decoding}
 
 
 # ---------------------------------------------------------------------------------- many ranks
@@ -226,28 +249,23 @@ def decoding(preset: str, slots: int, compile: bool, layers: int = 0, top_p: flo
 
 def join(ranks: int) -> None:
     """Be rank 0 of so many processes, whose collectives do nothing."""
-    import torch.distributed as dist
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     os.environ["LOCAL_WORLD_SIZE"] = str(ranks)
     dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
 
 
-class Memory:
-    """What is free on the device, of what the plan's allowance leaves."""
+def leave() -> None:
+    dist.destroy_process_group()
+    device_mesh.cache_clear()
+
+
+class Free:
+    """What is free on the device, of what a plan's allowance leaves."""
 
     meter = None
 
-
-def free() -> int:
-    held = 0 if Memory.meter is None else Memory.meter.live
-    return int(Machine().kind.memory * 2**30) - 4 * 2**30 - held
-
-
-ALLOWANCE = "CUDA, NCCL, fragmentation"
-
-
-def finish(seen: Seen, graphs_before: int) -> None:
-    seen.later = graphs() - graphs_before
-    seen.breaks = dict(counters["graph_break"])
-    seen.variants = variants()
+    @classmethod
+    def bytes(cls) -> int:
+        held = cls.meter.live if cls.meter else 0
+        return MEMORY - 4 * GIB - held

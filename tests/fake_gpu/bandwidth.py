@@ -1,0 +1,1 @@
+def expected(scene): return {}
