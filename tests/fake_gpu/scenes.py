@@ -4,6 +4,7 @@ Each scene runs twice: what is made once, moments and compiled code, is there th
 """
 
 import contextlib
+import gc
 import io
 import os
 from collections import Counter
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch._dynamo.utils import counters
 
 import grpo
-from model import Transformer
+from model import ModelConfig, Transformer
 from plumbing.batches import idle_pass
 from plumbing.optimizer import adamw, logged_step
 from plumbing.prepare import make_sampler, prepare
@@ -58,6 +59,7 @@ class Scene:
     variants: dict = field(default_factory=dict)  # compiled function -> how often it was compiled
     later: int = 0  # graphs compiled after the first time
     kernels: list = field(default_factory=list)  # of the second time
+    shape: ModelConfig | None = None
     fullest: Counter = field(default_factory=Counter)  # operator, GiB -> how many at the peak
 
     def name(self) -> str:
@@ -73,6 +75,7 @@ class Scene:
         return ", ".join(words)
 
     def run(self) -> "Scene":
+        gc.collect()  # what was compiled goes with the models of the scene before
         torch._dynamo.reset()
         counters.clear()
         if self.gpus > 1:
@@ -110,6 +113,7 @@ class Scene:
             shape = replace(shape, vocab_size=self.vocab, padded_vocab_size=self.vocab)
         config = replace(config, **changes)
         plan: Plan = plan_stage(stage, config, shape, Machine(gpus=self.gpus))
+        self.shape = shape
         self.planned = (plan.peak() - plan.memory[ALLOWANCE]) / GIB
         return config, shape
 

@@ -1,10 +1,7 @@
 """What the scenes have shown, as a table, and as rows for the tests."""
 
-from collections import Counter
-
 import torch._dynamo
 
-from study.costs import kv_bytes_per_token, parameters
 from tests.fake_gpu import bandwidth
 from tests.fake_gpu.operators import PagedKernel
 from tests.fake_gpu.scenes import Scene
@@ -30,7 +27,8 @@ def row_of(given: dict) -> dict:
         "bytes": sum(kernel.moved for kernel in scene.kernels),
     }
     if scene.work == "decode":
-        row |= bandwidth.expected(scene)
+        tensor_cores = "STAGES" in PagedKernel.asked_for
+        row |= bandwidth.expected(scene.shape, scene.slots, scene.kernels, tensor_cores)
     return row
 
 
