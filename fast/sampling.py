@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from data.draws import rollout_keys, uniform
-from fast.head import product
+from fast.head import product, rows_to_multiply
 from fast.nucleus import nucleus_by_halving, nucleus_of_few
 from fast.paged import PagedCache, has_kernel
 from fast.schedule import Schedule
@@ -345,8 +345,8 @@ class FastSampler:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(A, d_model) -> (A, V) fp32."""
-        head = self.model.lm_head.weight[: self.model.config.vocab_size]
-        return product(hidden.to(head.dtype), head.T)
+        head = rows_to_multiply(self.model)
+        return product(hidden.to(head.dtype), head.T)[:, : self.model.config.vocab_size]
 
 
 def weights_as_multiplied(model: Transformer, fp32_head: bool, bf16: bool = True) -> Transformer:
