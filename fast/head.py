@@ -52,8 +52,8 @@ def logprobs(self, hidden, targets, temperature: float = 1.0, chunk: int | None 
     """Transformer.logprobs; `chunk` is how many tokens have their logits at a time."""
     vocab = self.config.vocab_size  # padding rows have no probability
     chunk = chunk or chunk_size(vocab, hidden.is_cuda)
-    how = (temperature, chunk, dtype_of_factors(self, hidden), self.compiled)
-    return LogProbs.apply(hidden, rows_to_multiply(self), vocab, targets, *how)
+    how = (temperature, chunk, dtype_of_factors(self, hidden), self.compiled, vocab)
+    return LogProbs.apply(hidden, rows_to_multiply(self), targets, *how)
 
 
 def rows_to_multiply(model) -> torch.Tensor:
@@ -86,7 +86,7 @@ class LogProbs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, vocab, targets, temperature, chunk, dtype, compile):
+    def forward(ctx, hidden, weight, targets, temperature, chunk, dtype, compile, vocab):
         logp = hidden.new_empty(len(hidden), dtype=torch.float32)
         lse = torch.empty_like(logp)
         entropy = torch.empty_like(logp)
@@ -99,11 +99,11 @@ class LogProbs(torch.autograd.Function):
                 of_vocab = product(h[at], w.T)[:, :vocab]  # (chunk, V)
                 logp[at], lse[at], entropy[at] = read(of_vocab, targets[at], temperature)
         ctx.save_for_backward(hidden, weight, targets, lse)
-        ctx.vocab = vocab
         ctx.temperature = temperature
         ctx.chunk = chunk
         ctx.dtype = dtype
         ctx.compile = compile
+        ctx.vocab = vocab
         ctx.mark_non_differentiable(entropy)
         return logp, lse, entropy
 
@@ -119,10 +119,11 @@ class LogProbs(torch.autograd.Function):
             for start in range(0, len(hidden), ctx.chunk):
                 at = slice(start, start + ctx.chunk)
                 of_chunk = (targets[at], lse[at], grad_logp[at], grad_lse[at])
-                all_logits = product(h[at], w.T)  # (chunk, rows)
-                slope(all_logits[:, : ctx.vocab], *of_chunk, ctx.temperature)
-                all_logits[:, ctx.vocab :] = 0.0
-                d = all_logits.to(ctx.dtype)
+                logits = product(h[at], w.T)  # (chunk, rows)
+                slope(logits[:, : ctx.vocab], *of_chunk, ctx.temperature)
+                logits[:, ctx.vocab :] = 0.0
+                d = logits.to(ctx.dtype)
+                del logits  # in fp32; where d is bf16, it is not needed any more
                 grad_hidden[at] = product(d, w)
                 add_product(grad_weight, d.T, h[at])
         return grad_hidden, grad_weight.to(weight.dtype), *[None] * 6
