@@ -7,7 +7,7 @@ import triton
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from tests.fake_gpu.device import PROPERTIES
-from tests.fake_gpu.meter import Meter
+from tests.fake_gpu.meter import Meter, size
 from tests.kernel_build import AbsentGPU
 
 ASSEMBLED = []  # names of the kernels that were assembled
@@ -70,7 +70,13 @@ def assembled(self) -> None:
 
 
 def launched(self, *args, **kwargs) -> None:
-    Meter.launched(self.fn.__name__, *args)
+    more = 0
+    if "_red_" in self.fn.__name__:  # it may walk over its numbers more than once
+        for name, x in zip(self.fn.arg_names, args):
+            loads = self.fn.src.count(f"tl.load({name} +")
+            if isinstance(x, torch.Tensor):
+                more += max(0, loads - 1) * size(x)
+    Meter.launched(self.fn.__name__, *args, more=more)
 
 
 def watch() -> None:
