@@ -25,7 +25,7 @@ ONE_GPU = [
     dict(work="grpo", preset="1B", compile=True),
     # of a small vocabulary the blocks' backward pass is the fullest moment
     dict(work="pretrain", preset="4B", compile=False, vocab=8192, passes=1),
-    dict(work="pretrain", preset="4B", compile=False, vocab=8192, checkpoint=True),
+    dict(work="pretrain", preset="1B", compile=False, checkpoint=True),
     dict(work="decode", preset="1B", compile=True, slots=256, layers=16),
     dict(work="decode", preset="1B", compile=True, slots=512, layers=16),
 ]
@@ -36,7 +36,6 @@ EIGHT = [
     dict(work="pretrain", preset="1B", compile=True, gpus=8),
     dict(work="pretrain", preset="4B", compile=True, gpus=8),
     dict(work="grpo", preset="4B", compile=False, gpus=8),
-    dict(work="pretrain", preset="4B", compile=False, gpus=8, vocab=8192),
 ]
 
 # Every place where the host waits for the device: in which part of a scene, how often in all of it, and why it may. What is
@@ -73,14 +72,45 @@ WAITS = {
                 "the log's sums, once in a mini-batch, when all its passes have been asked for",
             )
         },
-        "update": {("optimizer.py", "clip_gradients", "item"): (4, "as in pre-training, once in a mini-batch")},
+        "update": {
+            ("optimizer.py", "clip_gradients", "item"): (
+                4,
+                "as in pre-training, once in a mini-batch",
+            )
+        },
     },
     "decode": {},
 }
 # With many ranks, besides: counts that all ranks have to know before they go on, as every pass is a collective.
+# (The 4B preset's passes are shorter, so there are five.)
 WAITS_OF_RANKS = {
     "pretrain": {},
-    "grpo": {},
+    "grpo": {
+        "old log-probs": {
+            ("packs.py", "old_logprobs", "a copy to the host"): (
+                5,
+                "the old log-probs are kept on the host, once for each pass",
+            ),
+            ("ranks.py", "all_reduce", "a copy to the device"): (
+                1,
+                "how many passes the busiest rank has",
+            ),
+            ("ranks.py", "all_reduce", "a copy to the host"): (
+                1,
+                "how many passes the busiest rank has",
+            ),
+        },
+        "micro-batch": {
+            ("ranks.py", "all_reduce", "a copy to the device"): (
+                8,
+                "tokens of the mini-batch over all ranks, and the passes of the busiest one",
+            ),
+            ("ranks.py", "all_reduce", "a copy to the host"): (
+                8,
+                "tokens of the mini-batch over all ranks, and the passes of the busiest one",
+            ),
+        },
+    },
 }
 
 
@@ -89,9 +119,7 @@ def run_scenes(scenes, folder):
     given = [{"layers": LAYERS, **scene} for scene in scenes]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(folder)}
     command = [sys.executable, "-m", "tests.fake_gpu", "--scenes", json.dumps(given)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900
-    )
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -159,5 +187,5 @@ def test_a_decode_step_is_bound_by_its_memory(rows):
             assert row["share"] >= LEAST_SHARE[row["slots"]], row
 
 
-MOST_KERNELS = 400
-LEAST_SHARE = {256: 0.7, 512: 0.7}
+MOST_KERNELS = 330
+LEAST_SHARE = {256: 0.77, 512: 0.74}  # by slots; the goal is 0.75

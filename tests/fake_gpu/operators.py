@@ -13,7 +13,9 @@ PLAIN_ATTENTION = F.scaled_dot_product_attention
 PLAIN_NORM = F.rms_norm
 
 
-def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+def attention(
+    q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+):
     """torch's choice on an H100 in bf16: flash attention."""
     if not q.is_cuda or q.dtype == torch.float32 or attn_mask is not None:
         rest = (attn_mask, dropout_p, is_causal)

@@ -54,7 +54,9 @@ class Scene:
     # what is seen
     peak: float = 0.0  # GiB
     planned: float = 0.0  # GiB, without the allowance for what no meter sees
-    waits: dict = field(default_factory=dict)  # part of the scene -> (file, function, what) -> times
+    waits: dict = field(
+        default_factory=dict
+    )  # part of the scene -> (file, function, what) -> times
     breaks: dict = field(default_factory=dict)  # of a graph: reason -> times
     variants: dict = field(default_factory=dict)  # compiled function -> how often it was compiled
     later: int = 0  # graphs compiled after the first time
