@@ -9,7 +9,6 @@ import io
 import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 
 import torch
 import torch._dynamo
