@@ -26,8 +26,6 @@ def main() -> None:
     parser.add_argument("--preset", help="1B or 4B")
     parser.add_argument("--gpus", type=int)
     parser.add_argument("--layers", type=int, default=0, help="fewer than the preset has")
-    parser.add_argument("--kernels", action="store_true", help="which kernels, by their bytes")
-    parser.add_argument("--fullest", action="store_true", help="what is there at the peak")
     parser.add_argument("--eager", action="store_true", help="nothing that is compiled")
     parser.add_argument("--scenes", help="instead of all this: JSON, a list of scenes")
     args = parser.parse_args()

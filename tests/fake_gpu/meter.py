@@ -44,15 +44,13 @@ class Meter(TorchDispatchMode):
         self.depth = 0  # a composed operator enters the mode again
         self.live = 0
         self.peak = 0
-        self.held = {}  # storage -> its bytes, and the operator that made it
-        self.at_peak = {}  # held, when the peak was last seen to be 1 % higher
+        self.held = {}  # storage -> its bytes
         self.clear()
 
     def clear(self) -> None:
         """Forget the kernels, and the peak but for what is live."""
         self.kernels = []
         self.peak = self.live
-        self.noted = 0
 
     @classmethod
     def is_infra_mode(cls) -> bool:
@@ -80,7 +78,7 @@ class Meter(TorchDispatchMode):
         made = [x for x in tree_leaves(out) if is_gpu(x)]
         name = operator.overloadpacket.__name__
         for x in made:
-            self.hold(x, name)
+            self.hold(x)
         if operator._schema.is_mutable and not made:  # a list of tensors, changed in place
             made = [x for x in tree_leaves(args) if is_gpu(x)]
         if made and name not in NO_KERNEL:
@@ -97,27 +95,23 @@ class Meter(TorchDispatchMode):
 
     # ------------------------------------------------------------------------------ live memory
 
-    def hold(self, x: torch.Tensor, name: str) -> None:
+    def hold(self, x: torch.Tensor) -> None:
         storage = x.untyped_storage()
         key = storage._cdata
         if key in self.held:
             return
-        self.held[key] = (0, name)
+        self.held[key] = 0
         weakref.finalize(storage, self.resize, key, 0, True)
         self.resize(key, storage.nbytes())
 
     def resize(self, key: int, bytes_: int, gone: bool = False) -> None:
         if key not in self.held:
             return
-        before, name = self.held[key]
-        self.live += bytes_ - before
-        self.held[key] = (bytes_, name)
+        self.live += bytes_ - self.held[key]
+        self.held[key] = bytes_
         if gone:
             del self.held[key]
         self.peak = max(self.peak, self.live)
-        if self.live > 1.01 * self.noted:
-            self.noted = self.live
-            self.at_peak = dict(self.held)
 
 
 PRODUCTS = {"mm", "linear"}

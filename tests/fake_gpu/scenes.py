@@ -61,7 +61,6 @@ class Scene:
     later: int = 0  # graphs compiled after the first time
     kernels: list = field(default_factory=list)  # of the second time
     shape: ModelConfig | None = None
-    fullest: Counter = field(default_factory=Counter)  # operator, GiB -> how many at the peak
 
     def name(self) -> str:
         words = [self.work, self.preset, "compiled" if self.compile else "eager"]
@@ -91,8 +90,6 @@ class Scene:
                 leave()
         self.peak = meter.peak / GIB
         self.kernels = meter.kernels
-        for bytes_, operator in meter.at_peak.values():
-            self.fullest[operator, round(bytes_ / GIB, 3)] += 1
         self.breaks = dict(counters["graph_break"])
         self.variants = compiler.variants()
         return self
