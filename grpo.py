@@ -231,13 +231,12 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
         old_logp = logp.detach() if old_logp is None else old_logp
         fixed = (old_logp, advantage, ref_logp)
         loss, metrics = policy_loss(logp, *fixed, *clips, sampler_logp, config.tis)
-        lengths = torch.bincount(packed.sequence, minlength=len(members))  # (S,)
-        loss = loss / denominator(config.loss, lengths, packed.sequence, *counts)
+        loss = loss / denominator(config.loss, packed.lengths, packed.sequence, *counts)
         loss.sum().backward()
         mismatch = (logp.detach() - sampler_logp).abs()
         metrics |= {"loss": loss, "entropy": entropy, "mismatch": mismatch}
         of_tokens.add(metrics | {"scored": torch.ones_like(logp)})
-    return of_tokens.sums, of_tokens.highest
+    return of_tokens.read()
 
 
 def score_rollouts(run: Run, problems: list[Problem], config: Config, step: int) -> Groups:

@@ -33,6 +33,7 @@ def install(
     The model must be on its device already. The flags are those of the training scripts.
     """
     model.attention = packed.causal_attention
+    model.hidden = types.MethodType(packed.hidden, model)
     model.shared_prompt_hidden = types.MethodType(packed.shared_prompt_hidden, model)
     model.sampler_class = FastSampler
     model.expect_equal_rows = functools.partial(onednn.expect_equal_rows, model)

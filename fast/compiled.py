@@ -62,6 +62,10 @@ def fused(function):
     """The function compiled, once for all models and for any number of tokens.
 
     It is done when the function is first called, since torch's compiler takes a second to import,
-    which a command without --compile need not spend.
+    which a command without --compile need not spend. Trainer, reference and sampler, with and
+    without gradients, for one token and for many, make some ten variants of a function; beyond
+    torch's limit of 8 it would run as it is, without a word.
     """
-    return torch.compile(function, dynamic=True)
+    compiled = torch.compile(function, dynamic=True)
+    torch._dynamo.config.recompile_limit = 64
+    return compiled

@@ -25,7 +25,11 @@ def nucleus_of_few(weight: torch.Tensor, top_p: float) -> torch.Tensor:
 
 
 def nucleus_by_halving(weight: torch.Tensor, top_p: float) -> torch.Tensor:
-    """`likeliest` without asking the device anything, for a GPU."""
+    """`likeliest` without asking the device anything, for a GPU.
+
+    With 512 slots and 100k tokens its 31 steps read and write 30 GB. Compiled, with the rest of the
+    draw, they are two kernels, which read the 0.2 GB of probabilities once in each step.
+    """
     wanted = top_p * weight.sum(-1, keepdim=True)  # (S, 1)
     return weight.masked_fill(weight < threshold(weight, wanted), 0.0)
 
@@ -33,14 +37,14 @@ def nucleus_by_halving(weight: torch.Tensor, top_p: float) -> torch.Tensor:
 def threshold(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """The highest t (S, 1) such that the weights from t on sum to `wanted` (S, 1).
 
-    Positive floats are ordered as their bits are, so 31 halvings of an interval are exact.
+    Positive floats are ordered as their bits are. So the bits of t are found one by one, the
+    highest first: each halves what t may be, and 31 are exact.
     """
-    low = torch.zeros_like(wanted, dtype=torch.int32)
-    high = weight.amax(-1, keepdim=True).view(torch.int32)
-    for _ in range(31):
-        middle = low + (high - low + 1) // 2
-        from_middle = weight.masked_fill(weight < middle.view(torch.float32), 0.0)
-        enough = from_middle.sum(-1, keepdim=True) >= wanted
-        low = torch.where(enough, middle, low)
-        high = torch.where(enough, high, middle - 1)
-    return low.view(torch.float32)
+    highest = weight.amax(-1, keepdim=True).view(torch.int32)
+    t = torch.zeros_like(highest)
+    for bit in range(30, -1, -1):
+        higher = t + 2**bit
+        from_higher = weight.masked_fill(weight < higher.view(torch.float32), 0.0)
+        enough = from_higher.sum(-1, keepdim=True) >= wanted
+        t = torch.where(enough & (higher <= highest), higher, t)
+    return t.view(torch.float32)

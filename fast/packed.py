@@ -16,6 +16,13 @@ import torch
 import torch.nn.functional as F
 
 from fast import cpu
+from plumbing.transfer import send
+
+
+def hidden(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    """Transformer.hidden; the host does not wait until the positions are on the device."""
+    positions = send(torch.cat([torch.arange(n) for n in lengths]), tokens.device)  # (N,)
+    return self.trunk(tokens, positions, self.attention(lengths, tokens.device))
 
 
 def causal_attention(lengths: list[int], device):
@@ -30,13 +37,18 @@ def causal_attention(lengths: list[int], device):
     if min(lengths) == T:
         return functools.partial(attend_equal_rows, (B, T))
     ends = ends_of_each(lengths, device)
-    to_padded, real = padded_index(start_of_each(lengths), torch.tensor(lengths))
-    to_padded = to_padded.to(device)  # (B*T,) into N
-    to_packed = real.flatten().nonzero()[:, 0].to(device)  # (N,) into B*T
+
+    @functools.cache
+    def padded():
+        """Which of N tokens stands at each of B*T places, and which of these at each token."""
+        to_padded, real = padded_index(start_of_each(lengths), torch.tensor(lengths))
+        to_packed = real.flatten().nonzero()[:, 0]
+        return to_padded.to(device), to_packed.to(device)  # (B*T,), (N,)
 
     def attend(layer, q, k, v):
         if takes_packed(q):
             return packed_attention(q, k, v, ends, ends, T, T)  # (N, n_heads, head_dim)
+        to_padded, to_packed = padded()
         rows = [x.index_select(0, to_padded).unflatten(0, (B, T)) for x in (q, k, v)]
         return attention_of_rows(*rows).flatten(0, 1).index_select(0, to_packed)
 
@@ -127,9 +139,9 @@ def shared_prompt_hidden(self, prompts, responses) -> torch.Tensor:
     starts = [0] * len(distinct) + [lengths[p] for p in prompt_of]
     positions = [torch.arange(start, start + n) for start, n in zip(starts, lengths)]
     attend = branching_attention(lengths, device, prompt_of)
-    tokens = torch.tensor(tokens, device=device)  # (N,)
-    hidden = self.trunk(tokens, torch.cat(positions).to(device), attend)  # (N, d_model)
-    return hidden[torch.tensor(predict, device=device)]
+    tokens = send(tokens, device)  # (N,)
+    hidden = self.trunk(tokens, send(torch.cat(positions), device), attend)  # (N, d_model)
+    return hidden[send(predict, device)]
 
 
 def branching_attention(lengths: list[int], device, continues: list[int]):
@@ -156,7 +168,7 @@ def branching_attention(lengths: list[int], device, continues: list[int]):
     place_in_branch = starts[n_roots:, None] + column - shared[:, None]
     index = torch.where(in_root, place_in_root, place_in_branch)
     index = index.masked_fill(~is_key, 0)  # (C, Tk) where each key of a branch stands
-    keys_packed = index[is_key].to(device)
+    keys_packed = send(index[is_key], device)
     ends_q = ends_of_each(own, device)
     ends_k = ends_of_each(shared + own, device)
     longest_q = int(own.max())
@@ -224,7 +236,7 @@ def start_of_each(lengths: list[int]) -> torch.Tensor:
 
 def ends_of_each(lengths, device) -> torch.Tensor:
     """0, then where each packed sequence ends, (B + 1,) int32."""
-    return F.pad(torch.as_tensor(lengths).cumsum(0), (1, 0)).int().to(device)
+    return send(F.pad(torch.as_tensor(lengths).cumsum(0), (1, 0)).int(), device)
 
 
 def padded_index(starts: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 from data.draws import rollout_keys, uniform
-from fast.head import product
+from fast.compiled import fused
+from fast.head import product, rows_to_multiply
 from fast.nucleus import nucleus_by_halving, nucleus_of_few
 from fast.paged import PagedCache, has_kernel
 from fast.schedule import Schedule
@@ -29,10 +30,12 @@ from model import Transformer
 from plumbing.compilers import triton_lacks
 from plumbing.ranks import print0
 from plumbing.sharding import is_sharded, own_weights, refresh, whole
+from plumbing.transfer import send
 from sampler import Rollout, check_lengths, draw
 
-# Widths of a decode step on a GPU: a graph is recorded for each.
-WIDTHS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+# Widths of a decode step on a GPU: a graph is recorded for each. For a width of 1 torch's compiler
+# would make code of its own.
+WIDTHS = (2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 class Slots:
@@ -101,7 +104,9 @@ class FastSampler:
         if self.cuda and self.paged and not self.use_graphs:
             print0(f"sampling is slow here, without CUDA graphs: its kernel needs {triton_lacks()}")
         self.graphs = {}  # by width and way to draw
+        self.side = torch.cuda.Stream() if self.use_graphs else None  # where they are recorded
         self.nucleus = nucleus_by_halving if self.cuda else nucleus_of_few
+        self.draw = fused(draw_keyed) if self.cuda and self.model.compiled else draw_keyed
         self.state = None
 
     def refresh(self, model: Transformer) -> None:
@@ -152,8 +157,9 @@ class FastSampler:
                 self.compact(schedule)
             emptied = schedule.make_room(self.interval)
             if emptied:
-                s.alive[self.index(emptied)] = False
-                s.length[self.index(emptied)] = 0
+                at = self.index(emptied)
+                s.alive[at] = False
+                s.length[at] = 0
             ended = self.decode(schedule)
             r = self.index(schedule.rollout[ended])
             at = self.index(ended)
@@ -178,7 +184,7 @@ class FastSampler:
         return [rollouts[i : i + n] for i in range(0, total, n)]
 
     def index(self, numbers) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(numbers, dtype=np.int64), device=self.device)
+        return send(np.asarray(numbers, dtype=np.int64), self.device)
 
     def prepare(self, slots: int, longest: int, columns: int) -> None:
         """`slots` empty slots with room for `columns` own tokens.
@@ -226,11 +232,11 @@ class FastSampler:
             keys_values.append((k, v))  # (N, n_kv_heads, head_dim) each
             return causal(layer, q, k, v)
 
-        tokens = torch.tensor([t for p in prompts for t in p], device=self.device)  # (N,)
-        positions = torch.cat([torch.arange(n) for n in lengths]).to(self.device)
+        tokens = self.index([t for p in prompts for t in p])  # (N,)
+        positions = send(torch.cat([torch.arange(n) for n in lengths]), self.device)
         with self.autocast():
             hidden = self.model.trunk(tokens, positions, attend)  # (N, d_model)
-        last = torch.tensor(lengths, device=self.device).cumsum(0) - 1
+        last = self.index(np.cumsum(lengths) - 1)
         self.cache.write_prompts(numbers, lengths, keys_values, self.logits(hidden[last]))
 
     def begin(self, slots: list[int], schedule: Schedule, keys: torch.Tensor) -> None:
@@ -257,8 +263,8 @@ class FastSampler:
         s = self.state
         column = s.column[at]
         alive = s.alive[at]
-        u = uniform(s.key[at], column)
-        token, logp = draw(logits, u, self.temperature, self.top_p, self.nucleus)
+        how = (self.temperature, self.top_p, self.nucleus)
+        token, logp = self.draw(logits, s.key[at], column, *how)
         place = column.clamp(max=s.tokens.shape[1] - 1)
         s.tokens[at, place] = torch.where(alive, token.int(), s.tokens[at, place])
         s.logps[at, place] = torch.where(alive, logp, s.logps[at, place])
@@ -310,16 +316,16 @@ class FastSampler:
         key = (self.width, self.temperature, self.top_p, self.eos)
         if key not in self.graphs:
             before = [x.clone() for x in vars(self.state).values()]
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
+            self.side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.side):
                 self.step()  # libraries set themselves up; what it writes, the real step writes too
-            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.current_stream().wait_stream(self.side)
             graph = torch.cuda.CUDAGraph()
             pool = None
             if self.graphs:  # all graphs share the memory of the first
                 pool = next(iter(self.graphs.values())).pool()
-            with torch.cuda.graph(graph, pool=pool):
+            # One stream for all: a library keeps memory of its own for each that it meets.
+            with torch.cuda.graph(graph, pool=pool, stream=self.side):
                 self.step()
             self.graphs[key] = graph
             for x, old in zip(vars(self.state).values(), before):
@@ -339,7 +345,7 @@ class FastSampler:
             self.width = width
             schedule.move_to_front(live, width)
             self.state.move_to_front(self.index(live))
-            self.cache.move_to_front(self.index(live), width)
+            self.cache.move_to_front(live, width)
 
     def autocast(self):
         kind = self.device.type
@@ -347,8 +353,16 @@ class FastSampler:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(A, d_model) -> (A, V) fp32."""
-        head = self.model.lm_head.weight[: self.model.config.vocab_size]
-        return product(hidden.to(head.dtype), head.T)
+        head = rows_to_multiply(self.model)
+        return product(hidden.to(head.dtype), head.T)[:, : self.model.config.vocab_size]
+
+
+def draw_keyed(logits, key, column, temperature: float, top_p: float, nucleus):
+    """`draw` for rollouts with these keys (A,), which have `column` (A,) own tokens already.
+
+    These are some 200 small kernels, of which torch's compiler makes a few.
+    """
+    return draw(logits, uniform(key, column), temperature, top_p, nucleus)
 
 
 def weights_as_multiplied(model: Transformer, fp32_head: bool, bf16: bool = True) -> Transformer:

@@ -126,15 +126,16 @@ class SharedPromptCache:
             values[slots] = 0.0
         self.arrange()
 
-    def move_to_front(self, slots: torch.Tensor, width: int) -> None:
+    def move_to_front(self, slots: np.ndarray, width: int) -> None:
         """These slots become the first; the others are dropped."""
+        index = torch.from_numpy(slots).to(self.device)
 
         def fill(old, new):
-            torch.index_select(old, 0, slots, out=new[: len(slots)])
+            torch.index_select(old, 0, index, out=new[: len(slots)])
             new[len(slots) :] = 0.0
 
         self.lay_out(width, self.own[0][0].shape[2], fill)
-        self.prompt_of = self.prompt_of[slots.cpu().numpy()]
+        self.prompt_of = self.prompt_of[slots]
         self.arrange()
 
     def arrange(self) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from plumbing.ranks import autocast, device
+from plumbing.transfer import send
 
 
 def generator(seed: int, purpose: str, *ids) -> np.random.Generator:
@@ -104,6 +105,7 @@ class Packed:
     responses: list[list[int]]
     targets: torch.Tensor  # (R,) int64, every response token
     sequence: torch.Tensor  # (R,) int64, the response that each belongs to
+    lengths: torch.Tensor  # (S,) int64, tokens of each response
 
 
 def pack(prompts: list[list[int]], responses: list[list[int]]) -> Packed:
@@ -116,9 +118,11 @@ def pack(prompts: list[list[int]], responses: list[list[int]]) -> Packed:
     for i, response in enumerate(responses):
         targets.extend(response)
         sequence.extend([i] * len(response))
-    targets = torch.tensor(targets, dtype=torch.int64, device=device())
-    sequence = torch.tensor(sequence, dtype=torch.int64, device=device())
-    return Packed(prompts, responses, targets, sequence)
+    lengths = [len(response) for response in responses]
+    of_tokens = []
+    for numbers in (targets, sequence, lengths):
+        of_tokens.append(send(torch.tensor(numbers, dtype=torch.int64), device()))
+    return Packed(prompts, responses, *of_tokens)
 
 
 def response_hidden(model, prompts: list[list[int]], responses: list[list[int]]) -> torch.Tensor:
@@ -140,8 +144,8 @@ def response_hidden(model, prompts: list[list[int]], responses: list[list[int]])
         tokens.extend(prompt + response)
         lengths.append(len(prompt) + len(response))
     device = model.lm_head.weight.device  # a model may be on the CPU of a machine with a GPU
-    hidden = model.hidden(torch.tensor(tokens, device=device), lengths)  # (N, d_model)
-    return hidden[torch.tensor(predict, device=device)]
+    hidden = model.hidden(send(tokens, device), lengths)  # (N, d_model)
+    return hidden[send(predict, device)]
 
 
 def response_logprobs(model, packed: Packed, temperature: float = 1.0):

@@ -4,6 +4,8 @@ docs/metrics.md defines each metric. Nothing here changes the training. Sums and
 each rank and then reduced once.
 """
 
+import torch
+
 from data.grader import extract
 from plumbing.files import read_rows
 from plumbing.log import Log
@@ -13,6 +15,7 @@ from plumbing.ranks import (
     all_maxima,
     all_min,
     all_sums,
+    device,
     gather_objects,
     peak_memory,
     print0,
@@ -87,18 +90,30 @@ HIGHEST = ("ratio", "mismatch")
 
 
 class TokenSums:
-    """Sums over the tokens of a mini-batch on this rank, and the largest value of a token."""
+    """Sums over the tokens of a mini-batch on this rank, and the largest value of a token.
+
+    They stay on the device, in fp64, until `read` asks for all of them at once.
+    """
 
     def __init__(self):
-        self.sums = dict.fromkeys(SUMS, 0.0)
-        self.highest = dict.fromkeys(HIGHEST, 0.0)
+        zero = torch.zeros((), dtype=torch.float64, device=device())
+        self.sums = dict.fromkeys(SUMS, zero)
+        self.highest = dict.fromkeys(HIGHEST, zero)
 
     def add(self, values: dict) -> None:
         """values: name -> (R,) of one pack."""
         for name, of_tokens in values.items():
-            self.sums[name] += float(of_tokens.detach().sum())
+            self.sums[name] = self.sums[name] + of_tokens.detach().sum()
         for name in HIGHEST:
-            self.highest[name] = max(self.highest[name], float(values[name].max()))
+            highest = values[name].detach().max().double()
+            self.highest[name] = torch.fmax(self.highest[name], highest)  # what is NaN is left out
+
+    def read(self) -> tuple[dict[str, float], dict[str, float]]:
+        """The sums and the largest values. The host waits for them, once."""
+        on_device = torch.stack([*self.sums.values(), *self.highest.values()])
+        numbers = on_device.tolist()
+        sums = dict(zip(self.sums, numbers))
+        return sums, dict(zip(self.highest, numbers[len(sums) :]))
 
 
 def update_metrics(sums: list[dict], highest: list[dict], norms: list[float]) -> dict:

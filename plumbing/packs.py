@@ -7,6 +7,7 @@ import torch
 
 from plumbing.batches import Packed, idle_pass, pack, response_logprobs
 from plumbing.ranks import pad_to_longest_rank
+from plumbing.transfer import send
 from sampler import Rollout
 
 
@@ -45,15 +46,15 @@ def token_values(groups, members: list[tuple[int, int]], packed: Packed):
     The old log-probs are None where the policy has not moved since the rollouts.
     """
     device = packed.sequence.device
-    of_rollouts = torch.stack([groups.advantages[g, i] for g, i in members]).to(device)
+    of_rollouts = send(torch.stack([groups.advantages[g, i] for g, i in members]), device)
     advantage = of_rollouts[packed.sequence]
     sampled = []
     for g, i in members:
         sampled.extend(groups.rollouts[g][i].logprobs)
     old_logp = None
     if groups.old_logp:
-        old_logp = torch.cat([groups.old_logp[g][i] for g, i in members]).to(device)
-    return advantage, torch.tensor(sampled, device=device), old_logp
+        old_logp = send(torch.cat([groups.old_logp[g][i] for g, i in members]), device)
+    return advantage, send(torch.tensor(sampled), device), old_logp
 
 
 def to_compute(groups, g: int, config) -> list[int]:

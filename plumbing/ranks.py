@@ -37,9 +37,13 @@ def device() -> torch.device:
 
 
 def autocast():
-    """bf16 matrix products on a GPU; nothing on a CPU. Weights and sums are fp32 everywhere."""
+    """bf16 matrix products on a GPU; nothing on a CPU. Weights and sums are fp32 everywhere.
+
+    A pass multiplies with each weight once, so their bf16 copies are not cached. The sampler has
+    the same choice, since torch's compiler makes other code for another one.
+    """
     if device().type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16)
+        return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
     return contextlib.nullcontext()
 
 
@@ -101,9 +105,10 @@ def barrier() -> None:
 @waits
 def all_reduce(values: list[float], operation) -> list[float]:
     """Combine each of the numbers over all ranks, in fp64. Every rank gives equally many."""
+    if not dist.is_initialized():
+        return list(map(float, values))
     tensor = torch.tensor(values, dtype=torch.float64, device=device())
-    if dist.is_initialized():
-        dist.all_reduce(tensor, op=operation)
+    dist.all_reduce(tensor, op=operation)
     return tensor.tolist()
 
 

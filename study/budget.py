@@ -18,7 +18,7 @@ from study.costs import (
     repeated_flops,
     training_flops,
 )
-from study.memory import PAGE, activation_bytes, head_chunk, logits_bytes
+from study.memory import PAGE, activation_bytes, block_bytes, head_chunk, logits_bytes
 
 ROOM = 0.95  # share of a GPU's memory that a plan may fill, as a prediction is not exact
 
@@ -28,6 +28,7 @@ STEP_SECONDS = 5e-4
 
 COPY = "sampling copy, bf16, embedding fp32, whole"  # whole, so that decoding has no collectives
 PAGES = "KV pages of the sampler"
+MOMENTS = "moments, fp32, sharded"
 
 
 class Phase(NamedTuple):
@@ -101,55 +102,90 @@ def hold_training(
     moments: int = 2,
     weight_copies: int = 0,
     keys: float = 0.0,
+    passes: float = 2.0,
 ) -> None:
     """Add the memory of training steps.
 
     One forward pass of one GPU has `tokens` in sequences of `longest`, of which `predicted` go
-    through the head. keys: see activation_bytes.
+    through the head. keys: see activation_bytes. passes: of one update; from the second one on, the
+    gradients of those before are there.
     """
-    shape = plan.shape
-    gpus = plan.machine.gpus
-    on_cpu = plan.machine.on_cpu
-    P = parameters(shape)
-    of_weights = 4 * P["all"] / gpus  # bytes, of anything in fp32 that is as large as the weights
+    of_weights = 4 * parameters(plan.shape)["all"] / plan.machine.gpus  # bytes, fp32
     plan.memory["weights, fp32, sharded"] = of_weights
-    plan.memory[f"{moments} moments, fp32, sharded"] = moments * of_weights
+    plan.memory[f"{moments} {MOMENTS}"] = moments * of_weights
     if weight_copies:
         plan.memory["second copy of the weights, sharded"] = weight_copies * of_weights
 
-    parts = {"gradients, fp32, sharded": of_weights}  # zero_grad frees them
-    if gpus > 1 and not on_cpu:
+    held = {}
+    if passes > 1:
+        held["gradients, fp32, sharded"] = of_weights  # zero_grad frees them
+    if is_sharded(plan):
+        held["gathered: embedding and head"] = 2 * 4 * parameters(plan.shape)["head"]
+    if not plan.machine.on_cpu:
+        held["casts of the blocks' weights to bf16"] = 2 * weights_cast(plan)
+    # Two moments can be the fullest, and what each needs has gone when the other comes.
+    head = held | at_the_head(plan, tokens, predicted, longest, keys)
+    last_block = held | in_the_last_block(plan, tokens, predicted, longest, keys, passes)
+    plan.peaks["updating"] = max(head, last_block, key=lambda parts: sum(parts.values()))
+
+
+def is_sharded(plan: Plan) -> bool:
+    return plan.machine.gpus > 1 and not plan.machine.on_cpu
+
+
+def at_the_head(plan: Plan, tokens, predicted, longest, keys) -> dict[str, float]:
+    """The head's backward pass, which comes first: all blocks have kept what they will need."""
+    on_cpu = plan.machine.on_cpu
+    name, activations = kept_by_blocks(plan, tokens, longest, keys)
+    if plan.checkpoint:  # no block has been computed again
+        activations -= block_of(plan, tokens, longest, keys)
+    chunk = head_chunk(plan.shape, on_cpu)
+    bf16 = not (on_cpu or plan.fp32_head)
+    logits = f"logits, {min(predicted, chunk):,.0f} tokens at a time, head's gradient"
+    bytes_of_logits = logits_bytes(plan.shape, predicted, bf16, plan.compile, chunk)
+    return {name: activations, logits: bytes_of_logits}
+
+
+def in_the_last_block(plan: Plan, tokens, predicted, longest, keys, passes) -> dict[str, float]:
+    """The backward pass of the block before the head, when hardly anything was given back yet."""
+    shape = plan.shape
+    P = parameters(shape)
+    name, activations = kept_by_blocks(plan, tokens, longest, keys)
+    parts = {name: activations}
+    if is_sharded(plan):
         # The block in use and the next one in fp32, and the whole gradient of one until it is
-        # reduced. Embedding and head likewise, once each; the head's whole gradient is counted with
-        # the logits.
-        blocks = (2 * 4 + 4) * P["block"]
-        embedding_and_head = (4 + 4 + 4) * P["head"]
-        name = "gathered: two blocks, embedding, head; gradients but the head's"
-        parts[name] = blocks + embedding_and_head
-    if not on_cpu:
-        parts["casts of the blocks' weights to bf16"] = 2 * weights_cast(plan)
+        # reduced.
+        parts["gathered: two blocks, and the gradient of one"] = (2 * 4 + 4) * P["block"]
+    if is_sharded(plan) or passes <= 1:
+        parts["gradient of the head"] = 4 * P["head"]  # reduced when all blocks are
+    if not plan.machine.on_cpu:
         # Backward through the MLP: gradients of three d_ff-wide tensors, and of a few as wide as
         # the stream, two of them fp32.
         inside = tokens * (6 * shape.d_ff + 12 * shape.d_model)
         parts["gradients inside a block, bf16"] = inside
+    return parts
 
-    mode = mode_of(plan)
-    rows = (tokens / longest, math.ceil(longest))
-    if on_cpu:
-        keys = 0.0
-    activations = activation_bytes(shape, tokens, mode, rows, keys, plan.checkpoint)
+
+def kept_by_blocks(plan: Plan, tokens, longest, keys) -> tuple[str, float]:
+    """Activations -> (what they are called in a plan, bytes)."""
     name = f"activations of {tokens:,.0f} tokens"
     if plan.checkpoint:
         name += ", checkpointed"
-    if not on_cpu:
-        name += f", {mode}"
-    parts[name] = activations
+    if not plan.machine.on_cpu:
+        name += f", {mode_of(plan)}"
+    how = how_activated(plan, tokens, longest, keys)
+    return name, activation_bytes(plan.shape, tokens, *how, plan.checkpoint)
 
-    chunk = head_chunk(shape, on_cpu)
-    bf16 = not (on_cpu or plan.fp32_head)
-    name = f"logits, {min(predicted, chunk):,.0f} tokens at a time, head's gradient"
-    parts[name] = logits_bytes(shape, predicted, bf16, plan.compile, chunk)
-    plan.peaks["updating"] = parts
+
+def block_of(plan: Plan, tokens, longest, keys) -> float:
+    """Bytes that one block keeps where it is not checkpointed."""
+    return block_bytes(plan.shape, tokens, *how_activated(plan, tokens, longest, keys))
+
+
+def how_activated(plan: Plan, tokens, longest, keys) -> tuple:
+    """The arguments mode, rows and keys of activation_bytes."""
+    rows = (tokens / longest, math.ceil(longest))
+    return mode_of(plan), rows, 0.0 if plan.machine.on_cpu else keys
 
 
 def mode_of(plan: Plan) -> str:
@@ -245,7 +281,10 @@ def pages_of_sampler(plan: Plan, slots: int) -> float:
         most = (
             slots * (plan.shape.max_seq_len // PAGE + 1) * PAGE * kv
         )  # all that the slots can fill
-        free = machine.kind.memory * GIB - sum(plan.memory.values())
+        free = machine.kind.memory * GIB
+        for name, bytes_ in plan.memory.items():
+            if not name.endswith(MOMENTS):  # the first update makes them, after the first rollouts
+                free -= bytes_
         plan.memory[PAGES] = max(0.0, min(most, plan.kv_memory * free))
     return plan.memory[PAGES]
 

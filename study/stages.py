@@ -67,7 +67,9 @@ def plan_pretrain(plan: Plan, config) -> None:
 
     rows = max(1, config.micro_tokens // config.seq_len)  # of one forward pass
     rows = min(rows, -(-config.batch // plan.machine.gpus))
-    hold_training(plan, rows * config.seq_len, rows * (config.seq_len - 1), config.seq_len)
+    passes = config.batch / plan.machine.gpus / rows  # of one update
+    sizes = (rows * config.seq_len, rows * (config.seq_len - 1), config.seq_len)
+    hold_training(plan, *sizes, passes=passes)
     store(plan, len(kept), moments=2, log_bytes=120 * steps)
     if config.data in MIXES:
         plan.shared = 4 * TOKENS_OF_MIX[config.data]
@@ -88,7 +90,8 @@ def plan_sft(plan: Plan, config) -> None:
 
     of_gpu = tokens / config.steps / plan.machine.gpus  # tokens of a step
     pass_tokens = min(config.micro_tokens, of_gpu)  # of one forward pass
-    hold_training(plan, pass_tokens, pass_tokens * predicted / tokens, prompt + response)
+    sizes = (pass_tokens, pass_tokens * predicted / tokens, prompt + response)
+    hold_training(plan, *sizes, passes=of_gpu / pass_tokens)
     store(plan, 1, moments=2, log_bytes=150 * config.steps)
 
 
@@ -117,7 +120,9 @@ def plan_rl(plan: Plan, config, moments: int = 2, weight_copies: int = 0) -> Non
     pass_tokens = min(config.micro_tokens, of_gpu)
     through_head = pass_tokens * predicted / tokens
     keys = through_head / response * context
-    hold_training(plan, pass_tokens, through_head, context, moments, weight_copies, keys)
+    sizes = (pass_tokens, through_head, context)
+    passes = of_gpu / pass_tokens  # of one update
+    hold_training(plan, *sizes, moments, weight_copies, keys, passes)
     if not plan.machine.on_cpu:
         plan.memory[COPY] = sampling_copy_bytes(shape, plan.fp32_head)
     if config.kl:

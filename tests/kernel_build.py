@@ -3,11 +3,12 @@
     python -m tests.kernel_build 90              for sm_90 (H100, H200); 80 is the A100
     python -m tests.kernel_build 90 --preset 1B --registers 96
 
-It prints a JSON line for each shape among the presets and each type of number: registers of a
-thread, shared memory and stack in bytes, and the instructions that spill registers to memory or
-load them from there. The call is fast/paged_kernel.py's own; only the launch is left out.
---registers says how many a thread may have at most. One process assembles for one kind of GPU,
-since Triton asks for it once.
+It prints a JSON line for each shape among the presets, for grouped queries, and for each type of
+number: registers of a thread, shared memory and stack in bytes, the instructions that spill
+registers to memory or load them from there, and those of the loop over a slot's tokens, by 64
+tokens. The call is fast/paged_kernel.py's own; only the launch is left out. --registers says how
+many a thread may have at most. One process assembles for one kind of GPU, since Triton asks for it
+once.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from fast import paged_kernel
 from fast.paged import PAGE
 from model import PRESETS
 
+# Query heads, key heads, width: what no preset has, 4 and 8 query heads to a key head.
+GROUPED = {"4 to 1": (32, 8, 128), "8 to 1": (64, 8, 128)}
 TOOLS = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin")
 
 
@@ -77,10 +80,12 @@ class CompiledOnly:
         self.kernel = kernel
         self.options = options
         self.made = None
+        self.sizes = None
 
     def __getitem__(self, grid):
         def compile(*args, **sizes):
             self.made = self.kernel.warmup(*args, grid=grid, **sizes, **self.options)
+            self.sizes = sizes
 
         return compile
 
@@ -92,7 +97,9 @@ def assemble(kernel: CompiledOnly, n_heads: int, n_kv_heads: int, head_dim: int,
     table = torch.zeros(2, 256, dtype=torch.int32)
     paged_kernel.paged_kernel = kernel
     paged_kernel.paged_attention(q, keys, keys.clone(), table, torch.ones(2, dtype=torch.int64))
-    return resources(kernel.made)
+    found = resources(kernel.made)
+    found["loop"] = found["loop"] * 64 / kernel.sizes["BLOCK"]
+    return found
 
 
 def resources(made) -> dict:
@@ -110,7 +117,31 @@ def resources(made) -> dict:
         "shared": made.metadata.shared,
         "spills": sum(name.startswith(("LDL", "STL")) for name in instructions),
         "instructions": len(instructions),
+        "loop": longest_loop(program),
     }
+
+
+def longest_loop(program: str) -> int:
+    """The instructions from a label to the last branch back to it, of the loop that has most.
+
+    .L_x_1:
+            /*0a10*/                   HMMA.16816.F32.BF16 R4, ... ;
+            /*0a20*/              @P0  BRA `(.L_x_1) ;
+    """
+    place_of = {}
+    n = 0  # instructions so far
+    longest = 0
+    for line in program.splitlines():
+        label = re.match(r"^(\.L\w+):", line)
+        if label:
+            place_of[label[1]] = n
+        if not re.match(r"^\s+/\*[0-9a-f]{4,}\*/\s+\S", line):
+            continue
+        n += 1
+        target = re.search(r"\bBRA\b.*?(\.L\w+)", line)
+        if target and target[1] in place_of:
+            longest = max(longest, n - place_of[target[1]])
+    return longest
 
 
 def said_by(tool: str, *args: str) -> str:
@@ -122,21 +153,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.kernel_build")
     parser.add_argument("capability", type=int)
     parser.add_argument("--registers", type=int, help="a thread may have no more")
-    parser.add_argument("--preset", choices=PRESETS, help="this one alone")
+    parser.add_argument("--preset", choices=shapes(), help="this one alone")
     args = parser.parse_args()
     triton.runtime.driver.set_active(AbsentGPU(args.capability))
     options = {"maxnreg": args.registers} if args.registers else {}
     kernel = CompiledOnly(paged_kernel.paged_kernel, **options)
     done = set()
-    for name in [args.preset] if args.preset else PRESETS:
-        shape = PRESETS[name]
-        heads = (shape.n_heads, shape.n_kv_heads, shape.head_dim)
-        if heads in done:  # 1B and 1B-60B are one model
+    for name, heads in shapes().items():
+        # 1B and 1B-60B are one model
+        if heads in done or (args.preset and name != args.preset):
             continue
         done.add(heads)
         for dtype in (torch.bfloat16, torch.float32):
-            row = {"preset": name, "head_dim": shape.head_dim, "dtype": str(dtype)}
+            row = {"preset": name, "head_dim": heads[2], "dtype": str(dtype)}
             print(json.dumps(row | assemble(kernel, *heads, dtype)), flush=True)
+
+
+def shapes() -> dict[str, tuple[int, int, int]]:
+    """Query heads, key heads and width of each preset, and those of grouped queries."""
+    found = {}
+    for name, shape in PRESETS.items():
+        found[name] = (shape.n_heads, shape.n_kv_heads, shape.head_dim)
+    return found | GROUPED
 
 
 if __name__ == "__main__":

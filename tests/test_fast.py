@@ -14,7 +14,7 @@ from conftest import ROOT, quick, tiny
 
 import fast
 from data import UserError
-from fast import cpu, head, packed
+from fast import cpu, head, packed, sampling
 from fast.sampling import FastSampler
 from plumbing import compilers, prepare
 from plumbing.batches import pack, response_hidden, response_logprobs
@@ -402,6 +402,65 @@ def test_the_heads_memory_does_not_grow_with_tokens_times_vocabulary(program):
         assert large < 150e6 and large - small < 60e6
     else:  # its chunk is 1,024 tokens, 41 MB
         assert large < 500e6 and large - small < 150e6
+
+
+@pytest.mark.parametrize(
+    "chunk, compile", [(None, False), (3, False), pytest.param(8, True, marks=needs_compiler)]
+)
+def test_padding_rows_are_multiplied_and_not_read(monkeypatch, chunk, compile):
+    """As on a GPU, for the sake of aligned rows: whatever stands there, values and gradients are the plain program's, and theirs
+    is 0. 50 ids, 64 rows."""
+    g = torch.Generator().manual_seed(0)
+    hidden = torch.randn(20, 32, generator=g, requires_grad=True)
+    targets = torch.randint(0, 50, (20,), generator=g)
+    monkeypatch.setattr(head, "rows_to_multiply", lambda model: model.lm_head.weight)
+    results = []
+    for model in (tiny(), quick(tiny(), compile=compile)):
+        with torch.no_grad():
+            model.lm_head.weight[50:] = 1e6
+        logits = model.logits(hidden)
+        assert logits.shape == (20, 50) and model.logits(hidden, padding=True).shape == (20, 64)
+        logp, lse, entropy = model.logprobs(hidden, targets, 0.9, chunk or 1024)
+        loss = (logp * torch.arange(20)).sum() + lse.square().sum() + logits.square().sum()
+        of_hidden, of_weight = torch.autograd.grad(loss, [hidden, model.lm_head.weight])
+        assert not of_weight[50:].any()
+        results.append([logits, logp, lse, entropy, of_hidden, of_weight])
+    for a, b in zip(*results):
+        assert (a - b).abs().max() <= 2e-6 * max(1.0, float(a.detach().abs().max()))
+
+
+def rows_of_16_bytes(*matrices):
+    return all(max(x.stride()) * x.element_size() % 16 == 0 for x in matrices)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_gpu_multiplies_aligned_rows(monkeypatch, bf16):
+    """Of factors and result, forward, backward and in the sampler: 50 ids alone would have rows of 100 or 200 bytes."""
+    product, addmm, seen = head.product, torch.addmm, []
+
+    def checked(a, b):
+        out = product(a, b)
+        assert a.dtype == (torch.bfloat16 if bf16 else torch.float32)
+        assert rows_of_16_bytes(a, b, out), (a.stride(), b.stride(), out.stride())
+        seen.append("product")
+        return out
+
+    def checked_sum(total, a, b, **how):
+        assert rows_of_16_bytes(total, a, b)
+        seen.append("sum")
+        return addmm(total, a, b, **how)
+
+    monkeypatch.setattr(head, "product", checked)
+    monkeypatch.setattr(sampling, "product", checked)
+    monkeypatch.setattr(torch, "addmm", checked_sum)
+    model = quick(tiny().cuda())
+    loss_and_gradients(model, bf16=bf16)
+    assert seen == ["product"] * 3 + ["sum" if bf16 else "product"]
+    with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+        assert model.logits(torch.ones(3, 32, device="cuda")).shape == (3, 50)
+    FastSampler(model, 4, bf16=bf16).sample([[1, 2, 3]], 2, 5)
+    assert len(seen) > 5
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

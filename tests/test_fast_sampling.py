@@ -8,12 +8,14 @@ from conftest import quick, tiny
 from test_sampler import EOS, prompts, tokens_of
 
 import fast.sampling
+from fast.compiled import fused
 from fast.nucleus import nucleus_of_few, threshold
 from fast.paged import PAGE, PagedCache
 from fast.sampling import FastSampler
 from fast.schedule import Schedule
 from fast.shared_cache import SharedPromptCache
 from plumbing.batches import pack, response_logprobs
+from plumbing.compilers import cpp_lacks
 from sampler import likeliest, sample
 
 
@@ -195,6 +197,36 @@ def test_the_threshold_is_the_nucleus():
         assert (kept > 0).eq(
             nucleus_of_few(weight, top_p) > 0
         ).float().mean() > 0.9999  # sums in another order may differ at the edge
+
+
+@pytest.mark.skipif(bool(cpp_lacks()), reason=f"needs {cpp_lacks()}")
+@pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (0.6, 0.95), (0.0, 1.0)])
+def test_a_compiled_draw_is_the_plain_one(temperature, top_p):
+    """As a GPU draws with --compile: from logits that are the first columns of wider rows, by keys, the nucleus by halving; in one
+    graph, with one piece of code for both widths. A C++ compiler takes a minute for the 31 halvings, so they are traced alone."""
+    torch._dynamo.reset()
+    g = torch.Generator().manual_seed(0)
+    nucleus = fast.sampling.nucleus_by_halving
+    backend = "aot_eager_decomp_partition" if top_p < 1 else "inductor"
+    compiled = torch.compile(
+        fast.sampling.draw_keyed, dynamic=True, fullgraph=True, backend=backend
+    )
+    with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for width in (9, 40):
+            logits = 3 * torch.randn(width, 5020, generator=g)[:, :5000]
+            key = torch.randint(-(2**63), 2**63 - 1, (width,), generator=g)
+            place = torch.arange(width)
+            how = (temperature, top_p, nucleus)
+            got = compiled(logits, key, place, *how)
+            wanted = fast.sampling.draw_keyed(logits, key, place, *how)
+            assert torch.equal(got[0], wanted[0])
+            assert torch.allclose(got[1], wanted[1], atol=1e-5)
+
+
+def test_more_variants_of_a_function_are_compiled_than_torch_would():
+    """Beyond the limit it would run as it is, without a word."""
+    fused(fast.sampling.draw_keyed)
+    assert torch._dynamo.config.recompile_limit == 64
 
 
 @pytest.mark.gpu

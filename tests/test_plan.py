@@ -323,7 +323,7 @@ def test_advice_names_checkpointing_and_what_it_saves():
     peak = lambda *flags, gpus: built("pretrain", "--preset", "4B", *flags, gpus=gpus)[0].peak()
     for flags, gpus, begins in (
         ([], 1, "--checkpoint_activations (c"),
-        (["--micro_tokens", "16384"], 8, "--micro_tokens 8192, or --checkpoint_activations"),
+        (["--micro_tokens", "32768"], 8, "--micro_tokens 16384, or --checkpoint_activations"),
     ):
         checkpointed = peak(*flags, "--checkpoint_activations", gpus=gpus)
         saved = (peak(*flags, gpus=gpus) - checkpointed) / costs.GIB

@@ -15,6 +15,13 @@ def mm_with_another_dtype(a, b, out_dtype):
     return a.float() @ b.float()
 
 
+@instead_of(aten.addmm.dtype_out)
+def addmm_with_another_dtype(total, a, b, out_dtype, *, beta=1, alpha=1, out):
+    assert total is out or total.data_ptr() == out.data_ptr()  # as we call it: nothing is copied
+    assert out.dtype == out_dtype and beta == alpha == 1
+    return out.add_(mm_with_another_dtype(a, b, out_dtype))
+
+
 @instead_of(aten._fused_sdp_choice.default)
 def which_attention(*args, **kwargs) -> int:
     return 0  # torch's formula, which is made of other operators
