@@ -43,7 +43,7 @@ class PagedCache:
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
         self.table = torch.zeros(slots, limit, dtype=torch.int32, device=device)
         pinned = device.type == "cuda"
-        # the host's table; numpy writes its entries thirty times as fast as torch does
+        # The host's table. numpy writes an entry of it in 0.1 us, and torch a row in 20.
         self.new_table = torch.zeros(slots, limit, dtype=torch.int32, pin_memory=pinned)
         self.entries = self.new_table.numpy()
         self.attention = attention_over_pages(device)
@@ -167,13 +167,14 @@ class PagedCache:
         table = self.table[:width]  # (S, limit)
         page = table.gather(1, (length // PAGE)[:, None])[:, 0].long()  # (S,)
         offset = length % PAGE  # (S,)
+        lengths = length + 1  # (S,) with the new token
 
         def attend(layer, q, k, v):  # q (S, n_heads, head_dim); k, v (S, n_kv_heads, head_dim)
             keys = self.keys[layer]
             values = self.values[layer]
             keys[page, :, offset] = k.to(keys.dtype)
             values[page, :, offset] = v.to(values.dtype)
-            return self.attention(q.to(keys.dtype), keys, values, table, length + 1)
+            return self.attention(q.to(keys.dtype), keys, values, table, lengths)
 
         return attend
 

@@ -14,6 +14,7 @@ from data.benchmarks import BENCHMARKS, Item, load_benchmark, load_general
 from plumbing.batches import response_hidden, split_by_tokens
 from plumbing.intervals import interval
 from plumbing.ranks import autocast, merge_dicts, print0, rank, world
+from plumbing.transfer import send
 
 SHARED_FROM = 9  # tokens: a context of so many is computed once for all that continues it
 
@@ -169,12 +170,13 @@ def score_continuations(
             members.extend(owners[c])
             prompts.extend([contexts[c]] * len(owners[c]))  # the same list: it is shared
         continuations = [requests[i][1] for i in members]
-        targets = torch.tensor([token for c in continuations for token in c])
+        targets = [token for c in continuations for token in c]
         with autocast():
             hidden = response_hidden(model, prompts, continuations)  # (R, d_model)
-        logp, greedy = score_tokens(model, hidden, targets.to(hidden.device), padding)
+        logp, greedy = score_tokens(model, hidden, send(targets, hidden.device), padding)
         lengths = [len(c) for c in continuations]
-        for i, of_one, hits in zip(members, logp.split(lengths), greedy.split(lengths)):
+        parts = zip(members, logp.cpu().split(lengths), greedy.cpu().split(lengths))
+        for i, of_one, hits in parts:
             results[i] = (float(of_one.sum()), bool(hits.all()))
     everywhere = merge_dicts(results)
     return [everywhere[i] for i in range(len(requests))]

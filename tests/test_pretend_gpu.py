@@ -22,6 +22,7 @@ from fast import packed
 from fast.nucleus import nucleus_of_few
 from fast.paged import PagedCache
 from fast.sampling import FastSampler
+from plumbing.likelihood import score_continuations
 from plumbing.packs import packs_of_groups
 from plumbing.transfer import send
 from sampler import sample
@@ -325,6 +326,15 @@ def test_the_host_waits_once_in_a_mini_batch():
     assert len(packs_of_groups(groups, [0, 1, 2], config)) > 2
     waits = waits_of(lambda: grpo.policy_backward(model, reference, groups, [0, 1, 2], config))
     assert sum(waits.values()) == 1 and next(iter(waits)).startswith("metrics.py"), waits
+
+
+@there
+def test_the_host_waits_twice_in_a_pass_of_scoring():
+    """For all log-probs and verdicts of the pass, not for those of each request."""
+    model = quick(tiny().requires_grad_(False).cuda())
+    requests = [([1, 2, 3], [4, 5]), ([1, 2, 3], [6]), ([7], [8, 9, 10])]
+    waits = waits_of(lambda: score_continuations(model, requests, micro_tokens=100))
+    assert sum(waits.values()) == 2, waits
 
 
 @there
