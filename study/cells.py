@@ -68,8 +68,9 @@ def rollouts_per_problem(study: Study, stem: str, recipe: str) -> str:
     problems = n_training_problems(config.get("data", ""))
     if not problems:
         return MISSING
-    groups = np.mean([sum(row["groups"] for row in log) for log in logs])
-    return f"{groups * config['n'] / problems:.0f}"
+    groups = np.mean([row["groups"] for log in logs for row in log])  # of a step
+    steps = np.mean([log[-1]["step"] for log in logs])
+    return f"{steps * groups * config['n'] / problems:.0f}"
 
 
 @lru_cache

@@ -282,7 +282,7 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
 def is_long(study: Study) -> bool:
     """Whether direct RL ran for as many steps as the experiments' does."""
     logs = study.logs(study.last, "rl")
-    return bool(logs) and all(len(log) >= FLAT for log in logs)
+    return bool(logs) and all(log[-1]["step"] >= FLAT for log in logs)
 
 
 # ---------------------------------------------------------------------------------- main

@@ -89,7 +89,7 @@ def how_long(study: Study) -> list[str]:
     logs = study.logs(study.last, "rl")
     if not logs:
         return []
-    steps = min(len(log) for log in logs)
+    steps = min(log[-1]["step"] for log in logs)
     accuracy = cells.in_training(study, study.last, "rl")
     said = f"RL took {steps} steps; of direct RL's own samples {accuracy} were right"
     if steps < FLAT and study.task == "toy":

@@ -10,7 +10,7 @@ from conftest import ROOT
 from data import UserError
 from plumbing.checkpoint import load_checkpoint, save_checkpoint
 from plumbing.files import read_rows
-from study import compare, figures, vary
+from study import compare, figures, publish, vary
 from study.experiments import DEFAULT, EXPERIMENTS
 from study.own_experiments import note_own
 from study.rows import Study
@@ -169,3 +169,32 @@ def test_the_long_core_shows_its_predictions(tmp_path):
     assert Study(folders).task == "toy"
     for title in ("gains", "scatter"):
         assert (tmp_path / "out" / "figures" / f"{title}.png").stat().st_size > 10_000
+
+
+# ---------------------------------------------------------------------------------- publish
+
+
+def test_a_published_study_gives_the_same_report(tmp_path):
+    """Rows whole, logs in small: every table is the same, bit for bit."""
+    for seed, folder in enumerate(COMMITTED[:2]):
+        target = tmp_path / ("s" if seed == 0 else f"s-seed{seed}")
+        shutil.copytree(folder, target)
+        log = read_rows(str(target / "3.6M.rl.log.jsonl"))
+        longer = [dict(log[min(step, 50) - 1], step=step) for step in range(1, 101)]
+        (target / "3.6M.rl.log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in longer))
+    folders = publish.folders_of(str(tmp_path / "s"))
+    assert [os.path.basename(folder) for folder in folders] == ["s", "s-seed1"]
+    reports = []
+    for place in ("", "kept"):
+        if place:
+            for folder in folders:
+                said = publish.publish(folder, str(tmp_path / place / os.path.basename(folder)))
+            assert said.endswith("44 rows, 4 logs")
+        found = [str(tmp_path / place / os.path.basename(folder)) for folder in folders]
+        with open(figures.write_report(found, str(tmp_path / f"report{place}"))) as file:
+            reports.append(file.read())
+    assert reports[0].split("training, first")[0] == reports[1].split("training, first")[0]
+    log = read_rows(str(tmp_path / "kept" / "s" / "3.6M.rl.log.jsonl"))
+    steps = [row["step"] for row in log]
+    assert steps == [1, 2, 3, 4, 5, *range(10, 91, 10), 96, 97, 98, 99, 100]
+    assert os.path.getsize(tmp_path / "kept" / "s" / "3.6M.rl.log.jsonl") < 4_000
