@@ -237,6 +237,8 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
     )
     for name in study.tasks:
         parts += task_section(study, name)
+        if name == study.task:
+            parts += how_often_section(study)
     if study.task in study.tasks:
         parts += [
             "## Figures\n",
@@ -252,6 +254,21 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
 
 CORE_GAINS = replace(EXPERIMENTS["core"], figure="gains")
 CORE_SCATTER = replace(EXPERIMENTS["core"], figure="scatter")
+
+
+def how_often_section(study: Study) -> list[str]:
+    """How RL went, and how often problems are solved, of every recipe at every checkpoint."""
+    names = []
+    for stem in study.stems:
+        for recipe in study.recipes(study.task, stem):
+            if recipe in RECIPES:
+                names.append(sections.name_of(stem, recipe))
+    return [
+        f"### {study.task}: in training, and how often problems are solved\n",
+        "The shares are those of the Beta distribution that has the cell's pass@1 and widest "
+        "pass@k.\n",
+        sections.cell_table(study, names),
+    ]
 
 
 def experiment_sections(study: Study, out: str) -> list[str]:
