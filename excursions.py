@@ -66,7 +66,7 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         choices=["written", "run", "controlled"],
         help="fidelity to the paper",
     )
-    add("--seeds", type=int, default=0, help="seeds 0 .. N-1; default 1, or the experiment's")
+    add("--seeds", type=int, help="seeds 0 .. N-1; default 1, or the experiment's")
     add("--only", choices=EXPERIMENTS, help="one experiment, or what a figure of the paper needs")
     add("--list", action="store_true", help="print all experiments and stop")
     add("--vary", nargs="+", action="extend", default=[], metavar="STAGE.FLAG=VALUE,...")
@@ -114,21 +114,21 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     args, rest = parser.parse_known_args(argv)
     for name, least, most in (("seeds", 1, MOST_SEEDS), ("workers", 0, 1_000), ("nproc", 1, 1_000)):
         value = getattr(args, name)
-        if not least <= value <= most and not (name == "seeds" and seeds_are_open(argv)):
+        if value is not None and not least <= value <= most:
             refuse(f"--{name} {value}: give {least} to {most}")
     if not args.workers:
         args.workers = min(8, os.cpu_count() or 1) if args.preset == "toy" else 1
     return args, rest
 
 
-def seeds_are_open(argv: list[str]) -> bool:
-    """Whether no --seeds was given, so that the experiment decides."""
-    return not any(word.split("=")[0] == "--seeds" for word in argv)
-
-
 def read_experiment(args) -> Experiment:
     """The experiment that the flags ask for. Raises UserError where they name what is not there."""
     experiment = EXPERIMENTS[args.only] if args.only else DEFAULT
+    if experiment.long and args.preset != "toy":
+        raise UserError(
+            f"--only {args.only} has the toy world's problems and steps; give --preset toy, or make "
+            "it of --vary and --recipe"
+        )
     if args.vary and args.recipe:
         raise UserError("--vary and --recipe are two experiments; give one of them")
     if args.on and not args.vary:
