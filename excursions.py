@@ -126,8 +126,8 @@ def read_experiment(args) -> Experiment:
     experiment = EXPERIMENTS[args.only] if args.only else DEFAULT
     if experiment.long and args.preset != "toy":
         raise UserError(
-            f"--only {args.only} has the toy world's problems and steps; give --preset toy, or make "
-            "it of --vary and --recipe"
+            f"--only {args.only} is of the toy world; give --preset toy, or make "
+            "one of --vary and --recipe"
         )
     if args.vary and args.recipe:
         raise UserError("--vary and --recipe are two experiments; give one of them")

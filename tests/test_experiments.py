@@ -172,7 +172,7 @@ def test_what_is_on_or_off_may_vary():
         (["--from", "/nowhere"], "no such folder"),
         (["--checkpoints", "/nowhere"], "cannot read /nowhere"),
         (["--only", "nothing"], "invalid choice: 'nothing'"),
-        (["--only", "core", "--preset", "1B"], "give --preset toy, or make it of --vary"),
+        (["--only", "core", "--preset", "1B"], "give --preset toy, or make one of --vary"),
     ],
 )
 def test_wrong_names_are_one_line_that_says_what_there_is(flags, words):
