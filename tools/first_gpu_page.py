@@ -90,7 +90,8 @@ def held(is_so: bool) -> str:
 def versions_of(parts: list) -> list[str]:
     for part in parts:
         if part.summary is not None:
-            names = [f"{name} {version}" for name, version in part.summary["versions"].items()]
+            known = part.summary["versions"]
+            names = [f"{name} {known[name]}" for name in known if known[name]]
             return [f"Versions: {', '.join(names)}. Date: {part.summary['date']}.", ""]
     return []
 

@@ -32,11 +32,9 @@ def summary(what: str, preset: str, rows: list[dict], ratios: dict) -> dict:
     }
 
 
-def versions() -> dict[str, str]:
-    """Of Python, CUDA, and those packages that are installed."""
-    found = {"python": platform.python_version()}
-    if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
+def versions() -> dict[str, str | None]:
+    """Of Python, of torch's CUDA, which may be None, and of those packages that are installed."""
+    found = {"python": platform.python_version(), "cuda": torch.version.cuda}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
