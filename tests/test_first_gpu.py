@@ -127,7 +127,7 @@ def test_the_parts_share_the_time_and_end_within_it(tmp_path, monkeypatch):
     a, b, c = parts
     assert a.ok and 7.5 < a.limit <= 12 * 6 / 8 - 1
     assert min(b.limit, c.limit) > 12 * 1 / 8 - 1
-    assert a.seconds + b.limit + c.limit <= 12 - 2  # a second of grace for b and for c
+    assert a.seconds + b.limit + c.limit <= 12 - 1  # a second is left in which c may end
 
 
 def test_what_ends_the_command_ends_its_part(tmp_path):
