@@ -67,5 +67,20 @@ def fused(function):
     torch's limit of 8 it would run as it is, without a word.
     """
     compiled = torch.compile(function, dynamic=True)
-    torch._dynamo.config.recompile_limit = 64
+    allow_variants(64)
     return compiled
+
+
+def allow_variants(limit: int) -> None:
+    """Let torch compile so many variants of a function, in every thread.
+
+    What is assigned to a setting of torch's compiler holds in the thread that assigns it alone, in
+    torch 2.13. Backward passes on a GPU run in threads of their own, where the head's gradient is
+    computed and blocks are computed again. So torch's own default becomes the limit too; where
+    torch keeps its settings otherwise, the assignment alone counts.
+    """
+    settings = torch._dynamo.config
+    entry = getattr(settings, "_config", {}).get("recompile_limit")
+    if hasattr(entry, "default"):
+        entry.default = limit
+    settings.recompile_limit = limit

@@ -1,6 +1,8 @@
 """fast/'s sampler: pages, caches, copies, graphs. Its tokens are the plain sampler's, which tests/test_sampler.py checks too."""
 
+import functools
 import random
+import threading
 
 import pytest
 import torch
@@ -227,6 +229,33 @@ def test_more_variants_of_a_function_are_compiled_than_torch_would():
     """Beyond the limit it would run as it is, without a word."""
     fused(fast.sampling.draw_keyed)
     assert torch._dynamo.config.recompile_limit == 64
+
+
+def test_so_they_are_in_other_threads(monkeypatch):
+    """A backward pass on a GPU runs in one of its own, where torch would stop at 8: what is assigned there counts nothing here."""
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    def add(x, other):
+        return x + other
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    function = fused.__wrapped__(add)  # not kept for others
+    limits = []
+
+    def call_in_twelve_ways():
+        limits.append(torch._dynamo.config.recompile_limit)
+        for way in range(12):
+            x = torch.zeros([2] * way)  # as many dimensions
+            assert torch.equal(function(x, 1.0), x + 1)
+
+    thread = threading.Thread(target=call_in_twelve_ways)
+    thread.start()
+    thread.join()
+    assert limits == [64] and len(compiled) == 12
 
 
 @pytest.mark.gpu

@@ -24,8 +24,8 @@ from plumbing.files import read_rows
 from plumbing.flags import parse_flags
 from plumbing.optimizer import adamw, clipped_step
 from sampler import Rollout, sample
-from tools import measure
-from tools.bench_sample import bench_sample, roofline_seconds
+from tools import measure, nano_vllm, peer
+from tools.bench_sample import bench_sample, peers_here, roofline_seconds
 from tools.bench_train import bench_step
 
 pytestmark = pytest.mark.gpu
@@ -274,3 +274,10 @@ def test_the_benchmark_counts_the_bytes_that_the_sampler_reads(monkeypatch, caps
     assert row["roofline"] * row["seconds"] == pytest.approx(least)
     vars(args).update(batch=2, seq_len=8, micro_tokens=64)
     assert len(bench_step(args)) == 4 and measure.matmul_rate() > 0
+
+
+def test_the_benchmark_has_more_peers_there(monkeypatch):
+    for module in (nano_vllm, peer):
+        monkeypatch.setattr(module, "what_is_missing", lambda: "")
+    args = Namespace(peer=True, peers=["generate", "generate_batch", "nano-vllm"])
+    assert peers_here(args) == args.peers and on_cpu(lambda: peers_here(args)) == ["generate"]

@@ -28,9 +28,15 @@ MFU: 6 FLOPs per multiplying weight and token, and attention counted over all pa
 (H100 and H200, bf16, dense), or of the matrix products measured in the same run on a CPU. In the RL
 update fast/ computes a prompt once for all its rollouts. Speed counts it for each of them, as the
 other programs compute it; MFU counts what was computed.
+
+The peers of `sample` are transformers' generate, on a GPU also its continuous batching
+(generate_batch) and nano-vllm. One that is not installed, or fails, has a line that says so and
+what to install. The last line is one JSON object: what was measured, how many times as fast as
+each peer ours is, the device, versions, the date.
 """
 
 import argparse
+import json
 
 import numpy as np
 
@@ -38,9 +44,12 @@ from data import UserError
 from plumbing.files import append_row
 from plumbing.flags import OneLineParser, check, leave
 from plumbing.version import code_version
-from tools.bench_sample import bench_sample
-from tools.bench_train import bench_step, bench_train
+from tools.bench_sample import bench_sample, sample_ratios
+from tools.bench_train import bench_step, bench_train, train_ratios
 from tools.measure import MODELS, where
+from tools.summary import summary
+
+PEERS = ["generate", "generate_batch", "nano-vllm"]
 
 
 def numbers(text: str) -> list[int]:
@@ -68,7 +77,13 @@ def bench_flags() -> argparse.Namespace:
     add("--batch", type=int, default=32, help="sequences of a pre-training step")
     add("--seq_len", type=int, default=256, help="their tokens")
     add("--micro_tokens", type=int, default=8192, help="tokens per forward pass in training")
-    add("--peer", action="store_true", help="transformers on the same work as well")
+    add("--peer", action="store_true", help="other programs on the same work as well")
+    add(
+        "--peers",
+        type=lambda text: text.split(","),
+        default=PEERS,
+        help=f"which of them in sample; default {','.join(PEERS)}",
+    )
     add("--plain", action="store_true", help="the program without fast/ as well; in step instead")
     add(
         "--compile",
@@ -79,9 +94,9 @@ def bench_flags() -> argparse.Namespace:
         "--peer_prompts",
         type=int,
         default=0,
-        help="transformers samples from the first so many prompts; default all",
+        help="peers sample from the first so many prompts; default all",
     )
-    add("--batches", type=numbers, default=[128, 256, 512], help="batch sizes of its generate")
+    add("--batches", type=numbers, default=[128, 256, 512], help="batch sizes of generate")
     add(
         "--repeats",
         type=int,
@@ -99,6 +114,7 @@ def bench_flags() -> argparse.Namespace:
     sizes = ("prompts", "prompt_tokens", "n", "new", "slots", "batch", "seq_len", "micro_tokens")
     for name in (*sizes, "batches"):
         check(np.min(getattr(args, name)) >= 1, f"--{name}: 1 or more")
+    check(set(args.peers) <= set(PEERS), f"--peers: some of {','.join(PEERS)}")
     for name in ("mean", "peer_prompts", "repeats"):
         check(getattr(args, name) >= 0, f"--{name}: 0, which is the default, or more")
     return args
@@ -112,6 +128,8 @@ def main() -> None:
         about = {"what": args.what, "where": where(), "args": vars(args), "code": code_version()}
         for row in rows:
             append_row(args.out, row | about)
+    ratios = {"sample": sample_ratios, "train": train_ratios, "step": lambda rows: {}}[args.what]
+    print(json.dumps(summary(args.what, args.preset, rows, ratios(rows))))
 
 
 if __name__ == "__main__":

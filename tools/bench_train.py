@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -205,9 +204,10 @@ def processes(names: list[str], args):
 
 def bench_train(args) -> list[dict]:
     """One optimizer step of pre-training, SFT and the RL update: gradient, clipping, AdamW."""
+    if args.peer and peer.what_is_missing():
+        print(f"not measured: {peer.what_is_missing()}")
+        args.peer = False
     names = programs_of(args)
-    if args.peer:
-        importlib.import_module("transformers")  # if it is missing, that is said before work starts
     rate = matmul_rate()
     peak = PEAK_FLOPS if device().type == "cuda" else rate
     print(f"{size_of_model(args)}; {where()}")
@@ -224,7 +224,7 @@ def bench_train(args) -> list[dict]:
             for step, work in training_work(args).items():
                 for name, answers in take_turns(some, step, args.repeats or 9, ask).items():
                     rows.append(train_row(args, step, work, name, answers, rate, peak))
-    print_ratios(names, rows)
+    print_ratios(train_ratios(rows))
     return rows
 
 
@@ -262,14 +262,25 @@ def train_row(args, step: str, work: Work, name: str, answers, rate: float, peak
     return row
 
 
-def print_ratios(names: list[str], rows: list[dict]) -> None:
-    """How many times as fast as each other program ours is."""
-    speeds = {(row["step"], row["program"]): row["tokens_per_s"] for row in rows}
-    for step, theirs in speeds:
-        if not is_ours(theirs):
-            parts = []
-            for name in filter(is_ours, names):
-                parts.append(f"{name} {speeds[step, name] / speeds[step, theirs]:.2f} x")
+def train_ratios(rows: list[dict]) -> dict[str, dict]:
+    """How many times as fast as each other program ours are: step -> it -> {ours: times}."""
+    speeds = {}  # step -> program -> tokens per second
+    for row in rows:
+        speeds.setdefault(row["step"], {})[row["program"]] = row["tokens_per_s"]
+    ratios = {}
+    for step, of_step in speeds.items():
+        ratios[step] = {}
+        for theirs, speed in of_step.items():
+            if not is_ours(theirs):
+                times = {name: of_step[name] / speed for name in filter(is_ours, of_step)}
+                ratios[step][theirs] = times
+    return ratios
+
+
+def print_ratios(ratios: dict[str, dict]) -> None:
+    for step, others in ratios.items():
+        for theirs, times in others.items():
+            parts = [f"{name} {value:.2f} x" for name, value in times.items()]
             print(f"{step}: {'; '.join(parts)} as fast as {theirs}")
 
 

@@ -1,5 +1,6 @@
 """What tools/bench.py measures with: a clock, the machine's limits, and models to run."""
 
+import gc
 import platform
 import resource
 import time
@@ -30,9 +31,16 @@ def wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
+def free_bytes() -> int:
+    """Of the GPU's memory."""
+    return torch.cuda.mem_get_info()[0]
+
+
 def copy_bandwidth() -> float:
     """Bytes per second that a large copy reads and writes."""
-    numbers = 2**28 if device().type == "cuda" else 2**26  # fp32: 1 GB, 256 MB
+    numbers = 2**26  # fp32: 256 MB
+    if device().type == "cuda":
+        numbers = min(2**28, free_bytes() // 16)  # 1 GB, or a quarter of what is free
     x = torch.empty(numbers, device=device())
     y = torch.empty_like(x)
     y.copy_(x)
@@ -45,7 +53,7 @@ def matmul_rate() -> float:
     size = 1024
     dtype = torch.float32
     if device().type == "cuda":
-        size = 8192
+        size = 8192 if free_bytes() > 2**30 else 512
         dtype = torch.bfloat16
     a = torch.randn(size, size, device=device(), dtype=dtype)
     b = torch.randn(size, size, device=device(), dtype=dtype)
@@ -60,18 +68,29 @@ def reset_peak() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+def give_memory_back() -> None:
+    """What nobody holds any more goes back to the GPU, for a program with memory of its own."""
+    if device().type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def peak_bytes() -> int:
     if device().type == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def device_name() -> str:
+    """The GPU, or the processor and how many threads compute on it."""
+    if device().type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
 def where() -> str:
     """The machine, torch's version and the date."""
-    name = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    if device().type == "cuda":
-        name = torch.cuda.get_device_name()
-    return f"{name}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
+    return f"{device_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
 
 
 def bench_shape(args) -> ModelConfig:

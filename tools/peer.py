@@ -1,4 +1,13 @@
-"""The peer of tools/bench.py: Hugging Face transformers, with our weights, at the same work."""
+"""The peer of tools/bench.py: Hugging Face transformers, with our weights, at the same work.
+
+Its continuous batching has run here on a CPU with a few tokens (tests/test_bench.py), under
+transformers 5.23; what it does on a GPU with flash attention and CUDA graphs was never run.
+"""
+
+import contextlib
+import importlib.util
+import inspect
+import time
 
 import torch
 
@@ -58,14 +67,18 @@ def generate(peer, prompts: list[list[int]], n: int, lengths: list[int], batch: 
             )
 
 
-def generate_batch(peer, prompts: list[list[int]], n: int, lengths: list[int], batch: int) -> None:
-    """Sample by continuous batching, which refills the batch as our slots are refilled.
+@contextlib.contextmanager
+def batching(peer, work: tuple, most: int, patience: float = 120.0):
+    """Continuous batching, which refills the batch as our slots are refilled -> run().
 
-    This does what transformers' own generate_batch does, with a length for each request.
+    run() samples the work (prompts, n, lengths) as transformers' own generate_batch does, with a
+    length for each request, and leaves what is started once outside: memory for at most `most`
+    requests at a time, and CUDA graphs. It raises RuntimeError where a request fails or has another
+    length than asked for, and where none has ended for `patience` seconds.
     """
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
-    batching = ContinuousBatchingConfig(max_requests_per_batch=batch)
+    prompts, n, lengths = work
     draws = GenerationConfig(
         do_sample=True,
         temperature=1.0,
@@ -75,19 +88,52 @@ def generate_batch(peer, prompts: list[list[int]], n: int, lengths: list[int], b
         eos_token_id=-1,
         pad_token_id=0,
     )
-    with peer.continuous_batching_context_manager(
-        generation_config=draws, continuous_batching_config=batching
-    ) as manager:
-        for i, length in enumerate(lengths):
-            manager.add_request(prompts[i // n], max_new_tokens=length, eos_token_id=-1)
-        running = len(lengths)
-        while running:
-            result = manager.get_result(timeout=1)  # seconds
-            if result is None:
-                if not manager.is_running():
-                    raise RuntimeError("transformers' continuous batching stopped by itself")
-            elif result.is_finished():
-                running -= 1
+    how = {
+        "generation_config": draws,
+        "continuous_batching_config": ContinuousBatchingConfig(max_requests_per_batch=most),
+    }
+    parameters = inspect.signature(peer.continuous_batching_context_manager).parameters
+    if "workload_hints" in parameters:  # generate_batch gives them
+        from transformers.generation.continuous_batching.utils import WorkloadHints
+
+        longest = max(len(prompt) for prompt in prompts)
+        how["workload_hints"] = WorkloadHints(longest, max(lengths), len(lengths))
+    with peer.continuous_batching_context_manager(**how) as manager:
+
+        def run() -> None:
+            asked = {}  # the name of a request -> its length
+            for i, length in enumerate(lengths):
+                name = manager.add_request(prompts[i // n], max_new_tokens=length, eos_token_id=-1)
+                asked[name] = length
+            collect(manager, asked, patience)
+
+        yield run
+
+
+def collect(manager, asked: dict[str, int], patience: float) -> None:
+    """Wait until all requests have ended; asked: the name of each and its length."""
+    last = time.monotonic()
+    while asked:
+        result = manager.get_result(timeout=1)  # seconds
+        if result is None:
+            if not manager.is_running():
+                raise RuntimeError("transformers' continuous batching stopped by itself")
+            if time.monotonic() - last > patience:
+                raise RuntimeError(f"no request has ended for {patience:.0f} seconds")
+        elif result.is_finished():
+            length = asked.pop(result.request_id)
+            sampled = len(result.generated_tokens)
+            if result.error is not None or sampled != length:
+                said = result.error or f"{sampled} tokens instead of {length}"
+                raise RuntimeError(f"a request failed: {said}")
+            last = time.monotonic()
+
+
+def what_is_missing() -> str:
+    """What to install before transformers can run; "" where it is installed."""
+    if importlib.util.find_spec("transformers") is None:
+        return "transformers, which is not installed: pip install transformers"
+    return ""
 
 
 def backward(peer, sequences: list[list[int]], micro_tokens: int) -> None:

@@ -2,6 +2,8 @@
 
     python -m tests.pretend_gpu -m pytest -m gpu              the tests that need a GPU
     python -m tests.pretend_gpu grpo.py --ckpt out/4K.pt ...  any script
+    python -m tests.pretend_gpu --children -m tools.first_gpu --out out/g --preset toy
+                                                              and the processes that it starts
 
 Every branch that asks for the GPU is taken, with real numbers: autocast("cuda"), bf16 copies of the
 weights, pages, packed attention, pinned memory, recorded graphs. What a GPU punishes is seen:
@@ -20,5 +22,6 @@ the numbers of a GPU's own kernels, about streams that run at the same time, or 
     device.py   the tensors, and what the host may do with them
     graphs.py   streams, events, recorded graphs
     kernels.py  operators that only a GPU has
+    children/   what a process does at its start to have such a GPU
     blocks.py   which lines only a GPU reaches, and whether they were reached
 """

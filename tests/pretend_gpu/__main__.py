@@ -7,7 +7,10 @@ from pathlib import Path
 
 from tests.pretend_gpu import blocks, device
 
-USAGE = "usage: python -m tests.pretend_gpu [--reached FILE] script.py ... | -m module ..."
+USAGE = (
+    "usage: python -m tests.pretend_gpu [--reached FILE] [--children] script.py ... | -m module ..."
+)
+CHILDREN = Path(__file__).with_name("children")
 
 
 def main() -> None:
@@ -16,6 +19,9 @@ def main() -> None:
     if argv[:1] == ["--reached"]:  # a file for the GPU blocks that were reached, one a line
         out = Path(argv[1])
         argv = argv[2:]
+    if argv[:1] == ["--children"]:  # the Python processes that this one starts have the GPU too
+        os.environ["PYTHONPATH"] = f"{CHILDREN}{os.pathsep}{os.getcwd()}"
+        argv = argv[1:]
     if not argv:
         sys.exit(USAGE)
     sys.path.insert(0, os.getcwd())
