@@ -167,9 +167,11 @@ def logits_bytes(
         forward = 8 * c * V  # the logits and the probabilities
     # Until a chunk's logits are there, the gradient of the chunk before still is.
     gradient = per_logit * c * V + width * min(c, predicted - c) * V
-    # The gradient of the weight. The part of a chunk is added when it is whole.
+    # The gradient of the weight. In fp32 the part of a chunk is whole before it is added.
     weight_gradient = 4 * V * d
-    backward = weight_gradient + max(gradient, width * c * V + 4 * V * d)
+    if not bf16:
+        gradient = max(gradient, width * c * V + 4 * V * d)
+    backward = weight_gradient + gradient
     hidden = 2 * 4 * predicted * d  # and their gradient
     copies = 2 * d * (V + predicted) if bf16 else 0
     return max(forward, backward) + hidden + copies

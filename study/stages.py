@@ -14,7 +14,7 @@ from plumbing.flags import check
 from plumbing.modes import check_parallel, count_sft_steps
 from plumbing.rl_checks import check_config as check_rl
 from plumbing.units import count
-from study.budget import COPY, Plan, add_sampling, hold_training, store
+from study.budget import COPY, Plan, add_sampling, hold_training, is_sharded, store
 from study.costs import GIB, Machine, forward_flops, parameters
 from study.memory import sampling_copy_bytes
 
@@ -127,6 +127,8 @@ def plan_rl(plan: Plan, config, moments: int = 2, weight_copies: int = 0) -> Non
         plan.memory[COPY] = sampling_copy_bytes(shape, plan.fp32_head)
     if config.kl:
         plan.memory["reference, fp32, sharded"] = 4 * P["all"] / plan.machine.gpus
+        if is_sharded(plan):  # with no backward pass to part them, they stay whole
+            plan.memory["gathered: the reference's embedding and head"] = 2 * 4 * P["head"]
 
     # The phases of a step, each for all steps.
     lengths = (prompt, response, config.slots, longest)
