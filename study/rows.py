@@ -153,12 +153,13 @@ class Study:
         for folder in self.folders:
             path = os.path.join(folder, f"{stem}.{recipe}.log.jsonl")
             log = read_rows(path)
+            if not any("accuracy" in row for row in log):
+                continue  # there is none, or it is SFT's, which has no rollouts
             for number, row in enumerate(log, 1):
                 if "surprise" not in row:  # older logs call it by what it estimates
                     row["surprise"] = row.get("entropy")
                 check_log_row(row, f"{path}, row {number}")
-            if log:
-                logs.append(log)
+            logs.append(log)
         return logs
 
 

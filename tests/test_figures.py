@@ -71,7 +71,10 @@ def full_study(folder, shift=0):
         with open(os.path.join(folder, f"{name}.log.jsonl"), "w") as f:
             for step in range(1, 13):
                 row = dict(step=step, accuracy=step / 20, format=0.5, mixed=0.3)
-                f.write(json.dumps(row | dict(length=20.0, entropy=1.0)) + "\n")
+                f.write(json.dumps(row | dict(length=20.0, entropy=1.0, groups=4.0)) + "\n")
+    for name in ("1.2M.sft", "3.6M.sft"):  # SFT keeps a log too, without rollouts
+        with open(os.path.join(folder, f"{name}.log.jsonl"), "w") as f:
+            f.write(json.dumps(dict(step=1, loss=1.5, lr=1e-3)) + "\n")
 
 
 def report_of(folders, out, **flags):
