@@ -52,7 +52,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Verdict:
-    word: str  # held, failed, undecided, or not run
+    word: str  # held, failed, undecided, one seed, or not run
     estimate: Estimate | None
     why: str  # what an open question would take
 
@@ -107,6 +107,8 @@ def judge(study: Study, prediction: Prediction) -> Verdict:
     estimate = value_of(study, prediction.terms)
     if estimate is None:
         return Verdict("not run", None, "")
+    if len(estimate.of_seeds) < 2:  # what it would have been with another seed, nobody knows
+        return Verdict("one seed", estimate, said_of_seeds(estimate))
     low, high = estimate.interval()
     border = prediction.border
     if prediction.sign == "within":

@@ -42,13 +42,13 @@ def main(argv: list[str]) -> None:
 
 
 def folders_of(study: str) -> list[str]:
-    """The run folders of all seeds."""
+    """The run folders of all seeds that have rows."""
     study = study.rstrip("/")
     check(os.path.isdir(study), f"{study} is no folder; give one that excursions.py made")
     folders = [study]
     while os.path.isdir(f"{study}-seed{len(folders)}"):
         folders.append(f"{study}-seed{len(folders)}")
-    return folders
+    return [folder for folder in folders if read_rows(os.path.join(folder, "results.jsonl"))]
 
 
 def publish(folder: str, out: str) -> str:

@@ -67,6 +67,14 @@ def test_verdicts(study, rule, word):
     assert bool(verdict.why) is (word == "undecided")
 
 
+def test_one_seed_decides_nothing(study):
+    """However clear its problems are."""
+    alone = Study(study.folders[:1])
+    rule = "pass@1[2,3](3.6M.rl) - pass@1[2,3](3.6M) > 10"
+    verdict = judge(alone, prediction("core-1", "words", rule, "", "file"))
+    assert verdict.word == "one seed" and verdict.why == "more seeds are needed"
+
+
 def test_a_difference_of_kinds_is_paired_by_seed(study):
     """What a seed adds to both kinds cancels: +25 and -25 points, whatever the seed."""
     rule = "pass@1[2,3](3.6M.rl) - pass@1[2,3](3.6M) - pass@1[3,2](3.6M.rl) + pass@1[3,2](3.6M)"
