@@ -69,7 +69,14 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--seeds", type=int, help="seeds 0 .. N-1; default 1, or the experiment's")
     add("--only", choices=EXPERIMENTS, help="one experiment, or what a figure of the paper needs")
     add("--list", action="store_true", help="print all experiments and stop")
-    add("--vary", nargs="+", action="extend", default=[], metavar="STAGE.FLAG=VALUE,...")
+    add(
+        "--vary",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="STAGE.FLAG=VALUE,...",
+        help="an ablation: a cell, and the same with every combination of these values",
+    )
     add("--on", default="", help="the cells that --vary changes, as 3.6M.rl, joined by commas")
     add("--recipe", action="append", default=[], metavar='"NAME: COMMAND"', help="a new recipe")
     add("--from", dest="out_of", default="", help="the folder of a study to go on from")
