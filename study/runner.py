@@ -237,6 +237,7 @@ def begin(job: Job, out: str, workers: int, lock: TextIO) -> Running:
     name = f"{os.path.basename(job.folder)}.{job.name}.txt".replace(" ", ".")
     path = os.path.join(logs_folder(out), name)
     with file_errors("write", path):
+        os.makedirs(job.folder, exist_ok=True)
         log = open(path, "w")
     process = subprocess.Popen(
         job.command, stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=[lock.fileno()]

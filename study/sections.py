@@ -30,15 +30,21 @@ def name_of(stem: str, recipe: str) -> str:
 def reference_of(study: Study, experiment: Experiment, cell: str) -> str:
     """The cell that this one is compared with; "" for none."""
     stem, recipe = study.cell(cell)
-    if experiment.against in ("base", *experiment.recipes):
-        other = name_of(stem, experiment.against)
-    elif experiment.against:  # a cell by its whole name
-        other = experiment.against
+    if experiment.against:
+        other = name_of(before_vary(experiment, stem), experiment.against)
     elif recipe in experiment.recipes:
         other = name_of(stem, experiment.recipes[recipe][0])
     else:
         return ""
     return "" if other == cell else other
+
+
+def before_vary(experiment: Experiment, stem: str) -> str:
+    """The checkpoint of which this one is a variant, "3.6M" of "3.6M-lr-5e-3"; else itself."""
+    for other in experiment.stems.split(","):
+        if other not in experiment.pretrain and stem.startswith(f"{other}-"):
+            return other
+    return stem
 
 
 # ---------------------------------------------------------------------------------- the section

@@ -43,6 +43,12 @@ def experiment_of(base: Experiment, preset: str, vary: list[str], on: str) -> Ex
                 stems.append(variant.stem)
             recipes |= variant.recipes
             pretrain |= variant.pretrain
+    recipes_asked = {cell_of(base, preset, name)[1] or "base" for name in names}
+    check(
+        len(recipes_asked) == 1,
+        f"--on {on}: cells of several recipes ({', '.join(sorted(recipes_asked))}) cannot be "
+        "compared with each other; give those of one",
+    )
     asked = " ".join(vary)
     return replace(
         base,
@@ -50,7 +56,7 @@ def experiment_of(base: Experiment, preset: str, vary: list[str], on: str) -> Ex
         recipes=recipes,
         stems=",".join(stems),
         pretrain=pretrain,
-        against=names[0],
+        against=recipes_asked.pop(),
         figure="dots",
     )
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -15,6 +16,7 @@ from study.experiments import DEFAULT, EXPERIMENTS, stems_of
 from study.jobs import Study, all_jobs, stems_for
 from study.own_experiments import note_own, read_own
 from study.runner import Job
+from study.sections import reference_of
 
 
 def jobs_of(*flags) -> list[Job]:
@@ -137,7 +139,22 @@ def test_several_flags_vary_together():
         DEFAULT, "toy", ["grpo.lr=1e-4,2.5e-4", "grpo.n=8,16"], "3.6M.rl"
     )
     assert list(experiment.recipes) == ["rl", "rl-lr-1e-4-n-8", "rl-lr-1e-4", "rl-n-8"]
-    assert experiment.against == "3.6M.rl"
+    assert experiment.against == "rl"
+
+
+def test_every_variant_is_compared_with_its_own_checkpoint():
+    """At several checkpoints, and where pre-training varies, too."""
+    vary_of = ["grpo.lr=1e-4", "pretrain.lr=5e-3"]
+    experiment = vary.experiment_of(DEFAULT, "toy", vary_of, "1.5M.rl,3.6M.rl")
+    study = SimpleNamespace(
+        cell=lambda name: tuple(name.split(".rl")[:1] + ["rl" + name.split(".rl")[1]])
+    )
+    for cell, reference in (
+        ("3.6M-lr-5e-3.rl-lr-1e-4", "3.6M.rl"),
+        ("1.5M-lr-5e-3.rl-lr-1e-4", "1.5M.rl"),
+        ("3.6M.rl", ""),
+    ):
+        assert reference_of(study, experiment, cell) == reference
 
 
 def test_pre_training_and_evaluation_may_vary():
@@ -167,6 +184,7 @@ def test_what_is_on_or_off_may_vary():
         (["--vary", "sft.lr=1", "--on", "3.6M.rl"], "sft.py is no part of 3.6M.rl"),
         (["--vary", "grpo.lr=1", "--on", "9M.rl"], "no such cell; write CHECKPOINT.RECIPE, of"),
         (["--on", "3.6M.rl"], "give --vary, too"),
+        (["--vary", "pretrain.lr=1", "--on", "3.6M.rl,3.6M.sft"], "give those of one"),
         (["--recipe", "mine"], 'write "NAME: grpo.py --flag value"'),
         (["--recipe", "sft-x.rl: grpo.py"], "no recipe sft-x to start from; there are sft"),
         (["--from", "/nowhere"], "no such folder"),
