@@ -115,18 +115,24 @@ OF_EXPERIMENTS = {
 }
 
 
-def place_of_experiment(study: Study, name: str, experiment: Experiment, out: str) -> str:
-    """Draw and save an experiment's figure -> its paragraph; "" where nothing is there."""
-    draw, caption = OF_EXPERIMENTS.get(experiment.figure, OF_EXPERIMENTS["dots"])
-    drawn = draw(study, experiment)
+def keep(drawn, name: str, out: str) -> bool:
+    """Save a figure; where there is none, remove that of an earlier report. -> is it there?"""
     path = os.path.join(out, "figures", f"{name}.png")
     if drawn is None:
         if os.path.exists(path):
-            os.remove(path)  # it is of an earlier report and would not belong to this one
-        return ""
+            os.remove(path)
+        return False
     with file_errors("write", path):
         drawn.savefig(path)
     drawing.pyplot().close(drawn)
+    return True
+
+
+def place_of_experiment(study: Study, name: str, experiment: Experiment, out: str) -> str:
+    """Draw and save an experiment's figure -> its paragraph; "" where nothing is there."""
+    draw, caption = OF_EXPERIMENTS.get(experiment.figure, OF_EXPERIMENTS["dots"])
+    if not keep(draw(study, experiment), name, out):
+        return ""
     return f"![{name}](figures/{name}.png)\n\n**{name}.** {caption}\n"
 
 
@@ -137,15 +143,8 @@ def place(study: Study, name: str, out: str) -> str:
     """
     figure = FIGURES[name]
     missing = what_is_missing(study, figure)
-    path = os.path.join(out, "figures", f"{name}.png")
-    drawn = figure.draw(study, name, figure.recipes)
-    if drawn is None:
-        if os.path.exists(path):
-            os.remove(path)  # it is of an earlier report and would not belong to this one
+    if not keep(figure.draw(study, name, figure.recipes), name, out):
         return f"**{name}** is not drawn: nothing of {missing or 'what it shows'} is there.\n"
-    with file_errors("write", path):
-        drawn.savefig(path)
-    drawing.pyplot().close(drawn)
     gone = f" Not there: {missing}." if missing else ""
     beside = against_paper(study, figure.recipes)
     return f"![{name}](figures/{name}.png)\n\n**{name}.** {figure.caption}{beside}{gone}\n"
