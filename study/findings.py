@@ -79,7 +79,7 @@ def what_rl_did(narrow_change: Estimate, wide_change: Estimate) -> str:
 def best_recipe(study: Study, stem: str, quantity: str) -> str:
     """Which recipe leads, over the seeds that all recipes have."""
     of_recipes = {}  # recipe -> seed -> mean over problems
-    for recipe in study.recipes(study.task, stem):
+    for recipe in study.main_recipes(study.task, stem):
         of_recipes[recipe] = {}
         for seed, values in study.values(stem, recipe, quantity).items():
             of_recipes[recipe][seed] = np.mean(list(values.values()))
@@ -114,7 +114,7 @@ def seeds_of_all(of_recipes: dict[str, dict[int, float]]) -> set[int]:
 def costs_elsewhere(study: Study, stem: str) -> str:
     """A table of what recipes change in general text and skills; "" without a held-out loss."""
     rows = []
-    for recipe in study.recipes("general", stem):
+    for recipe in study.main_recipes("general", stem):
         loss = study.difference(stem, recipe, "base", "heldout_loss")
         skills = study.difference(stem, recipe, "base", "general")
         if recipe != "base" and loss:

@@ -53,7 +53,10 @@ def task_section(study: Study, task: str) -> list[str]:
 
 
 def what_was_run(study: Study, task: str) -> str:
-    rows = study.rows_of_task(task)
+    rows = []
+    for stem in study.stems_of(task):
+        for recipe in study.main_recipes(task, stem):
+            rows += study.rows[task, stem, recipe].values()
     rows_of_setting = [row for row in rows if not row["name"].endswith(f".{WRITTEN}")]
     preset = listed(row.get("preset") for row in rows)
     setting = listed(row.get("setting") for row in rows_of_setting)
@@ -65,7 +68,7 @@ def what_was_run(study: Study, task: str) -> str:
         asked[name] = listed(row.get("key", {}).get(name) for row in rows)
     return (
         f"Preset {preset}, setting {setting} ({WRITTEN}: written), seeds {seeds}, "
-        f"checkpoints after {', '.join(study.stems)} tokens of pre-training. "
+        f"checkpoints after {', '.join(study.stems_of(task))} tokens of pre-training. "
         f"Task {task}, {asked['split']} split: {n_problems} problems x {asked['n']} samples, "
         f"temperature {asked['temperature']}, top_p {asked['top_p']}, "
         f"{asked['shots']} worked examples in the prompt. Code {code}.\n"
@@ -107,8 +110,8 @@ def table_of_columns(study: Study, task: str, columns: dict[str, tuple[str, int]
     """
     rows = []
     known = False
-    for stem in study.stems:
-        for recipe in study.recipes(task, stem):
+    for stem in study.stems_of(task):
+        for recipe in study.main_recipes(task, stem):
             n_seeds = len(study.rows[task, stem, recipe])
             cells = []
             for quantity, digits in columns.values():
@@ -139,7 +142,7 @@ def group_tables(study: Study, task: str, grouping) -> str:
     grouping(study, stem, task): group -> seed -> its problems.
     """
     tables = []
-    for stem in study.stems:
+    for stem in study.stems_of(task):
         groups = grouping(study, stem, task)
         if groups:
             tables.append(group_table(study, task, stem, groups))
@@ -151,7 +154,7 @@ def group_table(study: Study, task: str, stem: str, groups: dict[str, dict[int, 
     for name, problems_of_seed in groups.items():
         header.append(f"{name} ({sizes_of_group(problems_of_seed, groups)})")
     rows = []
-    for recipe in study.recipes(task, stem):
+    for recipe in study.main_recipes(task, stem):
         cells = [recipe]
         for problems_of_seed in groups.values():
             pair = []

@@ -12,7 +12,9 @@ from data import UserError
 from evaluate import pass_at_k
 from plumbing.files import read_rows
 from study.estimates import Estimate, summarise
+from study.experiments import EXPERIMENTS
 from study.keys import rows_of_folder
+from study.own_experiments import read_own
 from study.recipes import RECIPES
 
 KS = (1, 8, 32)  # of pass@k; those above the number of samples are left out
@@ -41,15 +43,14 @@ class Study:
         for seed, rows in enumerate(rows_of_seed):
             for row in rows:
                 self.add(seed, row, bases)
-        self.stems = sorted(self.tokens, key=self.tokens.get)
+        self.all_stems = sorted(self.tokens, key=self.tokens.get)
         self.tasks = self.tasks_with_problems()
         self.task = task
         if not task and self.tasks:
             self.task = self.tasks[0]
-        self.last = ""  # the last stem that was evaluated on the task
-        for stem in self.stems:
-            if self.recipes(self.task, stem):
-                self.last = stem
+        self.experiments = read_own(folders[0]) | EXPERIMENTS
+        self.stems = self.stems_of(self.task)  # those of the main tables and figures
+        self.last = self.stems[-1] if self.stems else ""
 
     def add(self, seed: int, row: dict, bases: list[str]) -> None:
         stem, recipe = parts_of(row["name"], bases)
@@ -68,6 +69,34 @@ class Study:
             if a_row["kind"] == "pass@k":
                 found.add(task)
         return sorted(found, key=lambda task: (task != "toy", task))
+
+    def stems_of(self, task: str) -> list[str]:
+        """The checkpoints evaluated on a task, earliest first.
+
+        On the study's own task without those that one experiment pre-trained for itself: they stand
+        in its section.
+        """
+        aside = set()
+        if task == self.task:
+            for experiment in self.experiments.values():
+                aside |= set(experiment.pretrain)
+        found = []
+        for stem in self.all_stems:
+            if stem not in aside and self.recipes(task, stem):
+                found.append(stem)
+        return found
+
+    def main_recipes(self, task: str, stem: str) -> list[str]:
+        """The recipes of the main tables: without those that an experiment's section shows."""
+        aside = set()
+        if task in (self.task, "general"):
+            for experiment in self.experiments.values():
+                aside |= set(experiment.recipes)
+        return [
+            recipe
+            for recipe in self.recipes(task, stem)
+            if recipe in RECIPES or recipe not in aside
+        ]
 
     def recipes(self, task: str, stem: str) -> list[str]:
         """The recipes evaluated at this checkpoint: those we know in their order, then others."""
@@ -138,7 +167,7 @@ class Study:
 
     def cell(self, name: str) -> tuple[str, str]:
         """ "3.6M.sft.rl" -> ("3.6M", "sft.rl"), and ("", "base") where no such stem is there."""
-        return parts_of(name, self.stems)
+        return parts_of(name, self.all_stems)
 
     def task_of(self, stem: str, recipe: str) -> str:
         """The task on which a cell was evaluated: the study's, or the first that it has."""
