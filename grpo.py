@@ -26,6 +26,7 @@ from plumbing.flags import launch
 from plumbing.identity import lineage, make_facts
 from plumbing.metrics import StepLog, TokenSums, update_metrics
 from plumbing.optimizer import adamw, clipped_step
+from plumbing.other_losses import has_other_loss, other_advantages, other_loss
 from plumbing.packs import (
     has_loss,
     old_logprobs,
@@ -59,8 +60,8 @@ class Config(RLOptions):
     max_response: int = 2048  # tokens; a longer response is cut, and still graded
     # reward, advantage, loss
     format_score: float = 0.0  # for a wrong answer in one well-formed box
-    normalize: str = "std"  # what group advantages are divided by: std, mean or none
-    loss: str = "token-mean"  # or sequence-mean, constant, micro-mean; see `denominator`
+    normalize: str = "std"  # group advantages are divided by: std, mean, none; or loo, pass@4, ...
+    loss: str = "token-mean"  # or sequence-mean, constant, micro-mean, see `denominator`; or cispo
     clip_low: float = 0.2  # the ratio of new to old probability counts down to 1 - clip_low
     clip_high: float = 0.2  # and up to 1 + clip_high
     dual_clip: float = 3.0  # bound on the ratio where the advantage is negative; 0 is off
@@ -131,6 +132,8 @@ def group_advantages(rewards: torch.Tensor, normalize: str = "std") -> torch.Ten
     "mean": (r - mean) / (mean + 1e-6), as in MaxRL (2602.02710): rare successes weigh most.
     A group whose rewards are all equal gets exactly 0.
     """
+    if normalize not in ("std", "none", "mean"):  # "loo", "pass@4"
+        return other_advantages(rewards, normalize)
     centred = rewards - rewards.mean(1, keepdim=True)
     centred[(rewards == rewards[:, :1]).all(1)] = 0.0  # not the rounding error of the mean
     if normalize == "std" and rewards.shape[1] > 1:
@@ -194,7 +197,7 @@ def update(run: Run, optimizer, step: int, groups: Groups) -> dict:
     sums = []
     highest = []
     norms = []
-    for m in range(config.mini_batches):
+    for m in range(config.updates):
         chosen = mini_batch(groups, m, config)
         of_tokens, most = policy_backward(run.model, run.reference, groups, chosen, config)
         sums.append(of_tokens)
@@ -204,8 +207,8 @@ def update(run: Run, optimizer, step: int, groups: Groups) -> dict:
 
 
 def mini_batch(groups: Groups, m: int, config: Config) -> list[int]:
-    """This rank's groups of mini-batch m, which is an equal stretch of the step's groups."""
-    stretch = stretch_of(m, groups, config)
+    """This rank's groups of update m: mini-batches are equal stretches of the step's groups."""
+    stretch = stretch_of(m % config.mini_batches, groups, config)
     return [g for g, place in enumerate(groups.place) if place in stretch]
 
 
@@ -231,6 +234,8 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
         old_logp = logp.detach() if old_logp is None else old_logp
         fixed = (old_logp, advantage, ref_logp)
         loss, metrics = policy_loss(logp, *fixed, *clips, sampler_logp, config.tis)
+        if has_other_loss(config):  # GSPO, CISPO, an entropy bonus
+            loss = other_loss(loss, logp, old_logp, advantage, entropy, packed, config)
         loss = loss / denominator(config.loss, packed.lengths, packed.sequence, *counts)
         loss.sum().backward()
         mismatch = (logp.detach() - sampler_logp).abs()

@@ -34,6 +34,7 @@ class Config(grpo.Config):
     mode: str = "parallel"  # parallel, interleave, curriculum or sum
     weight: float = 0.5  # mode parallel: of the RL copy in the average; 1 is RL alone, 0 SFT alone
     weight_end: float | None = None  # of the last average, reached in a line; default: it stays
+    adapt: bool = False  # mode parallel: the weight is the share of groups with mixed rewards
     interleave: int = 20  # mode interleave: SFT steps before each RL step
     curriculum: int = 200  # mode curriculum: SFT steps before the first RL step
     # the RL half, where it differs from grpo.py
@@ -83,12 +84,6 @@ def average_step(
     return {"rl": rl, "sft": sft, "rl_grad_norm": rl_norm, "sft_grad_norm": sft_norm}
 
 
-def average_weight(config: Config, average: int, averages: int) -> float:
-    """The weight of the RL copy in average 0 .. averages-1."""
-    end = config.weight if config.weight_end is None else config.weight_end
-    return config.weight + (end - config.weight) * average / max(1, averages - 1)
-
-
 @exclusive
 def main(config: Config) -> None:
     run = set_up(config, config.mode)
@@ -99,7 +94,6 @@ def main(config: Config) -> None:
     rates = [config.lr, config.sft_lr] if config.mode == "parallel" else [config.lr]
     how = ((0.9, config.beta2), config.weight_decay)
     optimizers = [adamw(model, rate, *how) for rate in rates]  # the other modes have one for both
-    averages = config.steps * config.mini_batches
     sft_steps = modes.count_sft_steps(config)
     modes.print_plan(run, len(data))
 
@@ -112,25 +106,24 @@ def main(config: Config) -> None:
         batch = [data[j] for j in batch_indices(len(data), config.sft_batch, i, *order)]
         return sft_backward(model, batch, config.micro_tokens, config.sft_loss)
 
-    def average(i: int, rl_half) -> dict:
-        weight = average_weight(config, i, averages)
-        halves = (rl_half, partial(sft_half, i))
-        return average_step(model, *optimizers, *halves, weight, config.grad_clip)
-
     other = modes.other_mode(config, model, optimizers[0], sft_half)
 
     def update(step: int, groups) -> dict:
         grpo.old_logprobs(model, groups, config)
+        weights = modes.average_weights(config, step, groups)
         updates = []
-        for m in range(config.mini_batches):
+        for m in range(config.updates):
             chosen = grpo.mini_batch(groups, m, config)
-            rl = (model, run.reference, groups, chosen, config)
-            combine = other.update if other else average
-            updates.append(combine(step * config.mini_batches + m, partial(policy_backward, *rl)))
+            rl_half = partial(policy_backward, model, run.reference, groups, chosen, config)
+            i = step * config.updates + m
+            if other:
+                updates.append(other.update(i, rl_half))
+            else:
+                how = (rl_half, partial(sft_half, i), weights[m], config.grad_clip)
+                updates.append(average_step(model, *optimizers, *how))
         if other:
             return other.metrics(updates)
-        last = (step + 1) * config.mini_batches - 1
-        return metrics_of_updates(updates) | {"weight": average_weight(config, last, averages)}
+        return metrics_of_updates(updates) | {"weight": weights[-1]}
 
     grpo.train(run, config.mode, optimizers, update, other.make_sft_steps if other else None)
 

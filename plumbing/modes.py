@@ -8,6 +8,8 @@ All have one AdamW for both, and in the authors' runs both rates were 4e-5. With
     interleave   SSS R SSS R SSS R ...          the same number of SFT steps before each RL step
     curriculum   SSS R  SS RR  S RRR  RRRR ...  SFT steps first, RL steps in the end
     sum          one step on the sum of both losses
+
+The weights of mode parallel's averages are here, too.
 """
 
 import itertools
@@ -17,8 +19,33 @@ from plumbing.examples import check_sft
 from plumbing.flags import check
 from plumbing.metrics import update_metrics
 from plumbing.optimizer import clipped_step, count_skipped, mean_norm, set_lr
-from plumbing.ranks import print0
+from plumbing.ranks import all_sum, print0
 from plumbing.watchdog import phase
+
+# ---------------------------------------------------------------------------------- the average
+
+
+def average_weights(config, step: int, groups) -> list[float]:
+    """The weight of the RL copy in each average of a step.
+
+    With --adapt it is the share of the step's groups that have a signal, that is mixed rewards:
+    where RL has nothing to learn from, SFT leads. Else it goes in a line over the whole run.
+    """
+    if config.adapt:
+        mixed = all_sum(int((groups.advantages != 0).any(1).sum()))
+        return [mixed / config.prompts] * config.updates
+    averages = config.steps * config.updates
+    first = step * config.updates
+    return [average_weight(config, first + m, averages) for m in range(config.updates)]
+
+
+def average_weight(config, average: int, averages: int) -> float:
+    """Of average 0 .. averages-1: from --weight in a line to --weight_end."""
+    end = config.weight if config.weight_end is None else config.weight_end
+    return config.weight + (end - config.weight) * average / max(1, averages - 1)
+
+
+# ---------------------------------------------------------------------------------- other modes
 
 
 def order_of_steps(config):
@@ -48,7 +75,7 @@ def sft_batches(config) -> list[range]:
 def print_plan(run, n_solutions: int) -> None:
     """How much a run samples and learns in both halves."""
     config = run.config
-    updates = config.steps * config.mini_batches
+    updates = config.steps * config.updates
     sft_steps = count_sft_steps(config)
     print0(
         f"{config.steps} steps of {config.prompts} prompts x {config.n} = "
@@ -63,7 +90,7 @@ def count_sft_steps(config) -> int:
     """SFT updates of a whole run."""
     if config.mode in ("interleave", "curriculum"):
         return sft_batches(config)[-1].stop
-    return config.steps * config.mini_batches
+    return config.steps * config.updates
 
 
 def other_mode(config, model, optimizer, sft_half):
@@ -149,4 +176,7 @@ def check_parallel(config) -> None:
         check(possible, f"--{name} {value} must lie between 0 (SFT) and 1 (RL)")
     no_average = f"--weight_end is of --mode parallel; {mode} averages nothing"
     check(mode == "parallel" or config.weight_end is None, no_average)
+    check(mode == "parallel" or not config.adapt, f"--adapt is of --mode parallel, not {mode}")
+    both = f"--adapt sets the weight itself; leave out --weight_end {config.weight_end}"
+    check(not config.adapt or config.weight_end is None, both)
     check_sft(config, config.sft_loss, config.sft_schedule)

@@ -60,10 +60,10 @@ def token_values(groups, members: list[tuple[int, int]], packed: Packed):
 def to_compute(groups, g: int, config) -> list[int]:
     """The rollouts of group g that go through the trainer.
 
-    Without a KL term, a rollout of advantage 0 has no gradient. There is nothing to compute then,
-    unless the pack's own mean counts it.
+    Without a KL term or an entropy bonus, a rollout of advantage 0 has no gradient. There is
+    nothing to compute then, unless the pack's own mean counts it.
     """
-    everything = config.kl or config.loss == "micro-mean"
+    everything = config.kl or config.entropy or config.loss == "micro-mean"
     chosen = []
     for i, rollout in enumerate(groups.rollouts[g]):
         if has_loss(rollout, config) and (everything or groups.advantages[g, i] != 0):
@@ -96,7 +96,7 @@ def old_logprobs(model, groups, config) -> None:
 
     With one update per step they are the current ones, and nothing has to be computed.
     """
-    if config.mini_batches == 1:
+    if config.updates == 1:
         return
     if not config.recompute_old:
         groups.old_logp = [[torch.tensor(r.logprobs) for r in group] for group in groups.rollouts]

@@ -19,6 +19,7 @@ RANGES = {
     "grad_clip": "[0, inf)",  # 0 is off
     "z_loss": "[0, inf)",
     "kl": "[0, inf)",
+    "entropy": "[0, inf)",
     "clip_low": "[0, 1]",  # of the ratio: 1 is no bound from below
     "clip_high": "[0, inf)",
     "dual_clip": "(1, inf)",  # or 0, which is off: a bound below 1 would cut where nothing moved
@@ -27,7 +28,7 @@ RANGES = {
     "top_p": "(0, 1]",
     "kv_memory": "(0, 1]",
 }
-OF_ZERO = dict.fromkeys(("grad_clip", "dual_clip", "tis", "kl", "z_loss"), "0 is off")
+OF_ZERO = dict.fromkeys(("grad_clip", "dual_clip", "tis", "kl", "z_loss", "entropy"), "0 is off")
 OF_ZERO["temperature"] = "0 is greedy"
 LARGEST = 2**53  # of a whole number, so that no sum of such numbers overflows
 

@@ -1,8 +1,10 @@
 """Flags of grpo.py and parallel.py that cannot work together."""
 
 from plumbing.control_rewards import CONTROLS
+from plumbing.copies import steps_to_keep
 from plumbing.flags import check
 from plumbing.modes import check_parallel
+from plumbing.other_losses import check_losses
 
 
 def check_config(config) -> None:
@@ -11,15 +13,15 @@ def check_config(config) -> None:
         check_parallel(config)
     normalize = config.normalize
     check(
-        normalize in ("std", "mean", "none"), f"--normalize {normalize}: choose std, mean or none"
-    )
-    check(
         normalize != "mean" or not config.reward or config.reward in CONTROLS,
         f"--normalize mean divides by the mean, which --reward {config.reward} may make negative; "
         "choose std or none",
     )
-    losses = ("token-mean", "sequence-mean", "constant", "micro-mean")
-    check(config.loss in losses, f"--loss {config.loss}: choose {', '.join(losses)}")
+    check_losses(config)
+    steps_to_keep(config)
+    both = f"--probe {config.probe} and --dynamic_sampling are two ways to find mixed groups"
+    check(not config.probe or not config.dynamic_sampling, f"{both}; give one of them")
+    check(config.probe != 1, "--probe 1: one rollout cannot be mixed; give 2 or more")
     check(config.n >= 2, f"--n {config.n}: a group needs at least 2 rollouts to compare")
     check(
         config.prompts % config.mini_batches == 0,
@@ -40,7 +42,7 @@ def check_config(config) -> None:
         f"--ref_every {config.ref_every}: there is no reference without --kl; give --kl 0.001",
     )
     check(
-        not config.tis or config.recompute_old or config.mini_batches == 1,
+        not config.tis or config.recompute_old or config.updates == 1,
         f"--tis {config.tis} compares the trainer's log-probs with the sampler's; "
         "give --recompute_old",
     )

@@ -1,7 +1,7 @@
 """What grpo.py and parallel.py can do besides plain GRPO, each behind a flag of its own.
 
-Dynamic sampling (--dynamic_sampling), validation (--val_every), and, with several ranks, groups
-that change ranks so that all have about as much to compute.
+Validation (--val_every), and, with several ranks, groups that change ranks so that all have about
+as much to compute. which_groups.py, copies.py and other_losses.py have the other flags.
 
 Groups are those of grpo.py, and a run is plumbing/rl_setup.py's.
 """
@@ -12,45 +12,45 @@ import torch
 
 from data.held_out import train_and_val
 from data.problems import Problem, prompt_text, with_kind
+from plumbing.copies import keep_copy, steps_to_keep
 from plumbing.examples import print_set
 from plumbing.flags import check
 from plumbing.metrics import StepLog, rollout_metrics
 from plumbing.packs import cost_of, stretch_of
 from plumbing.prepare import TrainingFlags
-from plumbing.ranks import (
-    all_sum,
-    all_sums,
-    deal,
-    exchange,
-    gather_objects,
-    merge_dicts,
-    print0,
-    world,
-)
+from plumbing.ranks import all_sums, deal, exchange, merge_dicts, print0, world
 from plumbing.rl_checks import check_config
 from plumbing.sharding import own_weights, put_weights, refresh
 from plumbing.watchdog import phase
-
-LISTS = ("problems", "prompts", "rollouts", "texts")  # what Groups hold of each group,
-TENSORS = ("rewards", "right", "advantages")  # when they have been scored
+from plumbing.which_groups import draw_probed, draw_until_mixed, keep_mixed
 
 
 @dataclass(frozen=True, kw_only=True)
 class RLOptions(TrainingFlags):
     kind: str = ""  # how answers are graded: gsm8k, math or ordered; default as the problems say
     reward: str = ""  # your own, FILE.py:FUNCTION of (response, problem); random, format: controls
+    ratio: str = "token"  # of new to old probability: of each token, or of the whole sequence
+    entropy: float = 0.0  # weight of a bonus for the entropy of the next token; 0 is none
+    epochs: int = 1  # passes over the rollouts of a step: updates = epochs x mini_batches
     dynamic_sampling: int = 0  # most extra batches drawn until `prompts` groups have mixed rewards
+    probe: int = 0  # first so many rollouts of twice the problems; those of mixed rewards get n
     mask_truncated: bool = False  # cut rollouts carry no loss; they count in their group's mean
     recompute_old: bool = True  # old log-probs by the trainer; off: the sampler's (equal in fp32)
     tis: float = 0.0  # weigh tokens by trainer / sampler probability, at most this; 0 is off
     ref_every: int = 0  # steps after which the policy becomes the reference; 0: it stays the start
     val: int = 1_000  # held-out problems, one greedy response each; at most a quarter of a set
     val_every: int = 0  # steps between validations; 0 is none, and holds nothing out
+    keep: str = ""  # steps after which a copy is kept, as in 50,100 (<name>.step50.pt)
     # cost only
     slots: int = 256  # rollouts decoded at a time, per rank
     kv_memory: float = 0.4  # share of a GPU's free memory for keys and values while sampling
     samples_every: int = 10  # steps between decoded samples in the log
     save_rollouts: bool = False  # all rollouts, with log-probs, in <name>.rollouts.jsonl
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps in a step."""
+        return self.epochs * self.mini_batches
 
     def check(self) -> None:
         """Raise UserError for what cannot work."""
@@ -91,6 +91,8 @@ def collect(run, draw_groups, step: int, log: StepLog):
     refresh(run.sampler.model, run.model)
     if config.dynamic_sampling:
         groups = draw_until_mixed(draw_groups, run, step)
+    elif config.probe:
+        groups = draw_probed(draw_groups, run, step)
     else:
         groups = draw_groups(run, step)
     metrics = rollout_metrics(groups, config)
@@ -103,8 +105,10 @@ def collect(run, draw_groups, step: int, log: StepLog):
 
 
 def after_update(run, score_rollouts, done: int) -> dict:
-    """Every so many steps the policy becomes the reference, or is validated -> more metrics."""
+    """Every so many steps the policy becomes the reference, is kept or validated -> metrics."""
     config = run.config
+    if done in steps_to_keep(config):
+        keep_copy(run, done)
     if config.ref_every and done % config.ref_every == 0:
         put_weights(run.reference, own_weights(run.model))
     if config.val_every and (done % config.val_every == 0 or done == config.steps):
@@ -112,70 +116,6 @@ def after_update(run, score_rollouts, done: int) -> dict:
         refresh(run.sampler.model, run.model)
         return validate(score_rollouts, run, done - 1)
     return {}
-
-
-# ------------------------------------------------------------------------- dynamic sampling
-
-
-def draw_until_mixed(draw_groups, run, step: int):
-    """Draw more batches until enough groups have mixed rewards (DAPO, Yu et al. 2025).
-
-    `draw_groups(run, draw)` is grpo.py's, and each step has --dynamic_sampling + 1 draws to itself:
-    so each draw has its own stretch of the problems' order, and its own random numbers. The
-    decision is on a count over all ranks. -> the groups of all draws together
-    """
-    config = run.config
-    most = config.dynamic_sampling + 1
-    draws = []
-    n_mixed = 0
-    for draw in range(step * most, (step + 1) * most):
-        groups = draw_groups(run, draw)
-        groups.place = [len(draws) * config.prompts + place for place in groups.place]
-        draws.append(groups)
-        n_mixed += int(is_mixed(groups).sum())
-        if all_sum(n_mixed) >= config.prompts:
-            break
-    return join(draws)
-
-
-def is_mixed(groups) -> torch.Tensor:
-    """(P,) whether the rewards of a group differ: only such groups teach anything."""
-    return (groups.advantages != 0).any(1)
-
-
-def join(draws: list):
-    """The groups of several draws as those of one."""
-    first = draws[0]
-    joined = {"place": [], **{name: [] for name in LISTS}}
-    seconds = dict.fromkeys(first.seconds, 0.0)
-    for groups in draws:
-        for name in joined:
-            joined[name].extend(getattr(groups, name))
-        for name in seconds:
-            seconds[name] += groups.seconds[name]
-    for name in TENSORS:
-        joined[name] = torch.cat([getattr(groups, name) for groups in draws])
-    return replace(first, seconds=seconds, **joined)
-
-
-def keep_mixed(groups, config):
-    """The first `prompts` groups of mixed rewards, in the step's order over all ranks.
-
-    They are fewer where there are not so many. Their places are counted anew.
-    """
-    mixed = is_mixed(groups).nonzero()[:, 0].tolist()
-    everywhere = []
-    for places in gather_objects([groups.place[g] for g in mixed]):
-        everywhere.extend(places)
-    order = sorted(everywhere)[: config.prompts]
-    kept = [g for g in mixed if groups.place[g] in order]
-    chosen = {"place": [order.index(groups.place[g]) for g in kept]}
-    for name in LISTS:
-        values = getattr(groups, name)
-        chosen[name] = [values[g] for g in kept]
-    for name in TENSORS:
-        chosen[name] = getattr(groups, name)[kept]
-    return replace(groups, kept=len(order), **chosen)
 
 
 # ------------------------------------------------------------------------- balancing ranks

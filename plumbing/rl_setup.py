@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.problems import Problem
-from plumbing import checkpoint, identity, rl_options
+from plumbing import checkpoint, copies, identity, rl_options
 from plumbing.own_reward import load_reward
 from plumbing.prepare import make_sampler, prepare
 from plumbing.ranks import print0
@@ -15,6 +15,7 @@ class Run:
     """What stays the same from step to step."""
 
     config: Any
+    recipe: str  # rl, parallel, ...
     out: str  # the file of the result
     parent: dict  # facts of the checkpoint that it starts from
     model: Any
@@ -42,8 +43,9 @@ def set_up(config, recipe: str) -> Run | None:
         reference, _ = checkpoint.open_parent(config)
         prepare(reference.requires_grad_(False), config)
     prepare(model, config)
-    return Run(
+    run = Run(
         config=config,
+        recipe=recipe,
         out=out,
         parent=parent,
         model=model,
@@ -54,6 +56,8 @@ def set_up(config, recipe: str) -> Run | None:
         own_reward=own_reward,
         sampler=make_sampler(model, config.slots, config.kv_memory),
     )
+    copies.check_copies(run)
+    return run
 
 
 def print_plan(run: Run) -> None:
@@ -61,6 +65,6 @@ def print_plan(run: Run) -> None:
     config = run.config
     print0(
         f"{config.steps} steps of {config.prompts} prompts x {config.n} = "
-        f"{config.prompts * config.n} rollouts, {config.mini_batches} updates each; "
+        f"{config.prompts * config.n} rollouts, {config.updates} updates each; "
         f"{config.steps * config.prompts / len(run.problems):.1f} passes"
     )

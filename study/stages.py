@@ -14,6 +14,7 @@ from plumbing.flags import check
 from plumbing.modes import check_parallel, count_sft_steps
 from plumbing.rl_checks import check_config as check_rl
 from plumbing.units import count
+from plumbing.which_groups import PROBED
 from study.budget import COPY, Plan, add_sampling, hold_training, is_sharded, store
 from study.costs import GIB, Machine, forward_flops, parameters
 from study.memory import sampling_copy_bytes
@@ -116,7 +117,7 @@ def plan_rl(plan: Plan, config, moments: int = 2, weight_copies: int = 0) -> Non
     tokens = predicted + config.steps * config.prompts * prompt
 
     # The memory of a forward pass, then what is there all the time.
-    of_gpu = tokens / config.steps / config.mini_batches / plan.machine.gpus
+    of_gpu = tokens / config.steps / config.mini_batches / plan.machine.gpus  # of an update
     pass_tokens = min(config.micro_tokens, of_gpu)
     through_head = pass_tokens * predicted / tokens
     keys = through_head / response * context
@@ -134,15 +135,18 @@ def plan_rl(plan: Plan, config, moments: int = 2, weight_copies: int = 0) -> Non
     lengths = (prompt, response, config.slots, longest)
     times = config.steps * rounds
     add_sampling(plan, "sampling", config.prompts, config.n, *lengths, times)
+    if config.probe:
+        problems = PROBED * config.prompts
+        add_sampling(plan, "probing", problems, config.probe, *lengths, config.steps)
     if config.val_every:
         times = -(-config.steps // config.val_every)
         add_sampling(plan, "validation", config.val, 1, *lengths, times)
     forward = forward_flops(shape, tokens, context, predicted)
-    if config.mini_batches > 1 and config.recompute_old:
+    if config.updates > 1 and config.recompute_old:
         plan.compute("old log-probs", tokens, forward)
     if config.kl:
         plan.compute("reference log-probs", tokens, forward)
-    plan.train("update", tokens, context, predicted)
+    plan.train("update", config.epochs * tokens, context, config.epochs * predicted)
 
     reference = 4 * P["all"] if config.ref_every else 0
     # A line of the log has about 1.2 KB, and two decoded samples 3 KB.

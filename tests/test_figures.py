@@ -259,19 +259,32 @@ def test_other_tasks_and_names_do_not_disturb(tmp_path, undrawn):
 def test_cells_of_an_experiment_stand_in_its_section_alone(tmp_path, undrawn):
     full_study(tmp_path)
     edge = [dict(name="d0", recipe="base"), dict(name="d0.rl-inside", recipe="rl")]
-    rows_of_edge = [problem_row("3.6M", [i, 9], task="toy-long", tokens=14_000_000) | names for i, names in enumerate(edge)]
+    rows_of_edge = [
+        problem_row("3.6M", [i, 9], task="toy-long", tokens=14_000_000) | names
+        for i, names in enumerate(edge)
+    ]
     random = problem_row("3.6M.rl-random", [32] * 8)  # of the controls
     by_hand = problem_row("3.6M.rl-mine", [1] * 8)  # of no experiment
-    write_rows(tmp_path, [*read_rows(str(tmp_path / "results.jsonl")), *rows_of_edge, random, by_hand])
+    write_rows(
+        tmp_path, [*read_rows(str(tmp_path / "results.jsonl")), *rows_of_edge, random, by_hand]
+    )
     study = rows.Study([str(tmp_path)])
-    assert study.stems == ["1.2M", "3.6M"] and study.last == "3.6M" and study.stems_of("toy-long") == ["d0"]
+    assert (
+        study.stems == ["1.2M", "3.6M"]
+        and study.last == "3.6M"
+        and study.stems_of("toy-long") == ["d0"]
+    )
     assert study.cell("d0.rl-inside") == ("d0", "rl-inside")
     written = report_of([tmp_path], tmp_path)
     before, _, section = written.partition("## controls")
     assert "rl-random" not in before and "| 3.6M.rl-random" in section
     assert "From checkpoints after 1.2M, 3.6M tokens" in before and "Best pass@32: rl" not in before
     results = written.split("## Results on toy\n")[1].split("## Results on toy-long")
-    assert "| 3.6M | rl-mine |" in results[0] and "d0" not in results[0] and "rl-random" not in results[0]
+    assert (
+        "| 3.6M | rl-mine |" in results[0]
+        and "d0" not in results[0]
+        and "rl-random" not in results[0]
+    )
     assert "| d0 | rl-inside |" in results[1]
 
 

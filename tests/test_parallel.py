@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import parallel
-from parallel import average_step, average_weight
-from plumbing.modes import OtherMode, count_sft_steps, sft_batches, sum_step
+from parallel import average_step
+from plumbing.modes import OtherMode, average_weight, count_sft_steps, sft_batches, sum_step
 from plumbing.optimizer import adamw, clipped_step
 
 CONFIG = parallel.Config(ckpt="", **parallel.PRESETS["toy"])

@@ -345,6 +345,21 @@ def test_what_settings_add():
     assert config.mini_batches == 1
 
 
+def test_more_passes_and_probing_cost_more():
+    phases = lambda *flags: {
+        row[0]: row[1:] for row in built("grpo", "--preset", "1B", *flags)[0].phases
+    }
+    plain = phases()
+    twice = phases("--epochs", "2")
+    assert twice["update"][1] == 2 * plain["update"][1]  # FLOPs
+    assert twice["sampling: decode"] == plain["sampling: decode"] and "probing: decode" not in twice
+    probed = phases("--probe", "4")
+    assert (
+        probed["probing: decode"][0] == plain["sampling: decode"][0] * 2 * 4 / 32
+    )  # tokens: twice the problems, 4 of 32 rollouts
+    assert "old log-probs" in phases("--mini_batches", "1", "--epochs", "2")
+
+
 # ---------------------------------------------------------------------------------------------- the flag
 
 

@@ -25,8 +25,9 @@ from plumbing.flags import parse_flags
 from plumbing.log import Log
 from plumbing.optimizer import adamw, clipped_step
 from plumbing.own_reward import load_reward
-from plumbing.rl_options import draw_until_mixed, keep_mixed, load_prompts
+from plumbing.rl_options import load_prompts
 from plumbing.rl_setup import set_up
+from plumbing.which_groups import draw_until_mixed, keep_mixed
 from sampler import Rollout
 
 ENCODING = get_tokenizer("toy")
