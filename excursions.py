@@ -25,7 +25,8 @@ from dataclasses import replace
 
 from data import UserError
 from plumbing.presets import CHECKPOINTS
-from study.experiments import DEFAULT, EXPERIMENTS, Experiment
+from study.experiment import Experiment, is_toy, stems_of
+from study.experiments import DEFAULT, EXPERIMENTS
 from study.jobs import Study, all_jobs, stems_for
 from study.listing import print_list
 from study.own_experiments import note_own
@@ -124,14 +125,29 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         if value is not None and not least <= value <= most:
             refuse(f"--{name} {value}: give {least} to {most}")
     if not args.workers:
-        args.workers = min(8, os.cpu_count() or 1) if args.preset == "toy" else 1
+        args.workers = min(8, os.cpu_count() or 1) if args.preset.startswith("toy") else 1
     return args, rest
+
+
+def what_to_run(args) -> tuple[Experiment, Study]:
+    experiment = read_experiment(args)
+    study = read_study(args, experiment)
+    if not args.pretrain and not args.quick:
+        experiment = replace(experiment, stems=stems_there(study.out, experiment, args.preset))
+    return experiment, study
 
 
 def read_experiment(args) -> Experiment:
     """The experiment that the flags ask for. Raises UserError where they name what is not there."""
     experiment = EXPERIMENTS[args.only] if args.only else DEFAULT
-    if experiment.long and args.preset != "toy":
+    if not experiment.recipes and args.preset != experiment.preset and not args.list:
+        raise UserError(f"--only {args.only} is of one scale; give --preset {experiment.preset}")
+    if args.quick and experiment.split:
+        raise UserError(
+            f"--only {args.only} sorts problems by how often the base solves them, and --quick's "
+            "solve none; leave out --quick"
+        )
+    if experiment.long and not experiment.anywhere and args.preset != "toy":
         raise UserError(
             f"--only {args.only} is of the toy world; give --preset toy, or make "
             "one of --vary and --recipe"
@@ -158,6 +174,19 @@ def stems_in(folder: str) -> list[str]:
     return base_checkpoints(folder)
 
 
+def stems_there(folder: str, experiment: Experiment, preset: str) -> str:
+    """--no_pretrain: the checkpoints to start from, joined by commas.
+
+    Where the preset's own are not in the folder, all base checkpoints that are, whatever their
+    names, by their tokens of pre-training.
+    """
+    stems = stems_of(experiment, preset)
+    missing = [stem for stem in stems if not os.path.exists(os.path.join(folder, stem + ".pt"))]
+    if len(missing) == len(stems) and os.path.isdir(folder):
+        stems = stems_in(folder)
+    return ",".join(stems)
+
+
 def read_study(args, experiment: Experiment) -> Study:
     """What all commands have in common, with the defaults filled in."""
     out = args.out or args.out_of or default_folder(args, experiment)
@@ -182,10 +211,12 @@ def default_folder(args, experiment: Experiment) -> str:
     """out/toy; out/toy-study for long RL; out/quick; out/<name of --checkpoints>-study."""
     if args.quick:
         return os.path.join("out", "quick")
+    if experiment.preset != "toy":
+        return os.path.join("out", args.only)
     if args.checkpoints:
         name = os.path.basename(os.path.abspath(args.checkpoints))
         return os.path.join("out", f"{name}-study")
-    name = f"{args.preset}-study" if experiment.long else args.preset
+    name = f"{args.preset}-study" if experiment.long and is_toy(args.preset) else args.preset
     return os.path.join("out", name)
 
 
@@ -198,8 +229,7 @@ def main(argv: list[str]) -> None:
         refuse(unknown_flags(rest))
     go_home()
     try:
-        experiment = read_experiment(args)
-        study = read_study(args, experiment)
+        experiment, study = what_to_run(args)
         jobs = all_jobs(study, experiment, stems_for(study, experiment))
         if args.list:
             print_list(args.workers)

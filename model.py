@@ -54,6 +54,7 @@ OLMO2_1B = ModelConfig()  # OLMo-2-0425-1B: 1,484,916,736 parameters
 PRESETS = {
     # A vocabulary of 0: the tokenizer decides. 0.15M parameters besides embedding and head.
     "toy": ModelConfig(0, 0, 64, 3, 4, 4, 176, max_seq_len=2048, rope_theta=500.0, **TOY_INIT),
+    "toy-large": ModelConfig(0, 0, 128, 3, 8, 8, 352, 2048, rope_theta=500.0, **TOY_INIT),  # 0.6M
     # 19M parameters.
     "small": ModelConfig(0, 0, 512, 6, 8, 8, 1408, 2048, rope_theta=10_000.0, **TOY_INIT),
     "1B": OLMO2_1B,

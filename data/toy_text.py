@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator
 from functools import partial
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,11 +41,26 @@ PRETRAIN_SHAPES = {  # of problems in documents: operations of each chain: weigh
 }
 # Problems of at most four operations, with a share of 0, 1 or 10 % that have five.
 UP_TO_FOUR = {(1, 0): 1, (2, 0): 1, (1, 1): 2, (1, 2): 2, (2, 1): 2, (2, 2): 4}
+
+
+class Corpus(NamedTuple):
+    shapes: dict  # of the word problems: weight
+    hard: float = 0.10  # share of the hard family in the mathematics
+    mix: dict[str, float] = MIX
+
+
 CORPORA = {
-    "toy": PRETRAIN_SHAPES["toy"],
-    "toy-edge-0": UP_TO_FOUR,
-    "toy-edge-1": UP_TO_FOUR | {(2, 3): 0.06, (3, 2): 0.06},
-    "toy-edge-10": UP_TO_FOUR | {(2, 3): 0.66, (3, 2): 0.66},
+    "toy": Corpus(PRETRAIN_SHAPES["toy"]),
+    "toy-edge-0": Corpus(UP_TO_FOUR),
+    "toy-edge-1": Corpus(UP_TO_FOUR | {(2, 3): 0.06, (3, 2): 0.06}),
+    "toy-edge-10": Corpus(UP_TO_FOUR | {(2, 3): 0.66, (3, 2): 0.66}),
+    # With a fifth more tokens, all of them of the hard family, as the paper's 60B mix is its 50B
+    # mix and 10B tokens of mathematics like MATH.
+    "toy-targeted": Corpus(
+        PRETRAIN_SHAPES["toy"],
+        hard=0.325,
+        mix={"general": 0.25, "mathematics": 0.667, "other": 0.083},
+    ),
 }
 
 
@@ -128,16 +144,15 @@ def general_text(rng: Random) -> str:
 # --- mathematics and the rest ---------------------------------------------------------------------
 
 
-def math_text(rng: Random, shapes: dict) -> str:
+def math_text(rng: Random, corpus: Corpus) -> str:
     """Drills of equations, or one problem with its solution.
 
     40 % of the problems are written as in post-training, the others in other words.
     """
-    family = "toy-hard" if rng.random() < 0.10 else "toy"
+    family = "toy-hard" if rng.random() < corpus.hard else "toy"
     if rng.random() < 0.30:
         return drills_text(rng, family)
-    if family == "toy-hard":
-        shapes = PRETRAIN_SHAPES[family]
+    shapes = PRETRAIN_SHAPES[family] if family == "toy-hard" else corpus.shapes
     task = draw_task(rng, family, shapes, "train")
     if rng.random() < 0.40:
         solution = solve(rng, task, f" \\boxed{{ {task.answer}}}", bare=True)
@@ -197,17 +212,17 @@ def in_a_row(words: list) -> str:
 
 
 def documents(seed: int = 0, corpus: str = "toy") -> Iterator[tuple[str, str]]:
-    """Endless (kind, text), in the proportions of MIX; `corpus` is one of CORPORA.
+    """Endless (kind, text), in the proportions of its mix; `corpus` is one of CORPORA.
 
     A tenth of all general texts, chosen by content, never comes: they are kept for the held-out
     texts and skills of benchmarks.py.
     """
-    shapes = CORPORA[corpus]
-    mathematics = partial(math_text, shapes=shapes)
+    mix = CORPORA[corpus].mix
+    mathematics = partial(math_text, corpus=CORPORA[corpus])
     writers = {"general": general_text, "mathematics": mathematics, "other": other_text}
-    words = dict.fromkeys(MIX, 0)  # written so far, of each kind
+    words = dict.fromkeys(mix, 0)  # written so far, of each kind
     for i in itertools.count():
-        progress = {kind: words[kind] / share for kind, share in MIX.items()}
+        progress = {kind: words[kind] / share for kind, share in mix.items()}
         kind = min(progress, key=progress.get)  # the one that is most behind
         text = writers[kind](random_for(seed, "document", i))
         if kind == "general" and bucket(text) == 0:

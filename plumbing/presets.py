@@ -114,3 +114,10 @@ EVALUATE_SETTINGS = {
     "run": dict(style="authors", rule="authors"),
     "controlled": {},
 }
+
+# -------------------------------------------------------------------------------------- toy-large
+
+# Four times the weights of toy; all else is the same.
+for table in (CHECKPOINTS, TASKS, PRETRAIN, SFT, RL, PARALLEL, EVALUATE):
+    table["toy-large"] = table["toy"]
+RL_AFTER_SFT["run", "toy-large"] = RL_AFTER_SFT["run", "toy"]

@@ -11,7 +11,7 @@ import numpy as np
 from study import cells
 from study.drawing import colour, pyplot
 from study.estimates import Estimate, direction
-from study.experiments import Experiment
+from study.experiment import Experiment
 from study.predictions import GROUPS
 from study.rows import Study
 from study.sections import cells_there

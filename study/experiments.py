@@ -7,27 +7,9 @@ line of evaluate.py asks the same weights in another way.
 What each experiment should show was written down before it ran: results/toy/predictions.md.
 """
 
-from dataclasses import dataclass, field
-
-from plumbing.presets import CHECKPOINTS
+from study.experiment import Experiment, Recipes
+from study.paper_experiments import PAPER_EXPERIMENTS
 from study.recipes import RECIPES_OF_FIGURE, WRITTEN
-
-Recipes = dict[str, tuple[str, str]]  # name -> (what it starts from, its command)
-
-
-@dataclass(frozen=True)
-class Experiment:
-    question: str
-    recipes: Recipes
-    stems: str = "last"  # checkpoints: all, first or last of the preset's, or names with commas
-    seeds: int = 1
-    long: bool = False  # RL until its training accuracy is flat, in a folder of its own
-    evaluate: str = ""  # more flags for every evaluation
-    pretrain: dict[str, str] = field(default_factory=dict)  # stem -> a pre-training of its own
-    distance: bool = False  # also measure how far each recipe moved the model (tools/distance.py)
-    against: str = ""  # what the others are compared with; default what each started from
-    figure: str = "dots"  # of study/figures.py
-
 
 # ---------------------------------------------------------------------------------- the table
 
@@ -194,14 +176,8 @@ EXPERIMENTS = {
 }
 
 # The default: the core table with the presets' RL steps. The paper's figures are parts of it.
+EXPERIMENTS |= PAPER_EXPERIMENTS
 DEFAULT = Experiment("What do SFT, RL and their combinations do?", CORE, stems="all")
 for figure, recipes in RECIPES_OF_FIGURE.items():
     chosen = {name: CORE[name] for name in CORE if name in recipes}
     EXPERIMENTS[figure] = Experiment(f"The paper's {figure}, from our rows.", chosen, stems="all")
-
-
-def stems_of(experiment: Experiment, preset: str) -> list[str]:
-    """The checkpoints that it starts from."""
-    stems = CHECKPOINTS[preset].split(",")
-    places = {"all": stems, "first": stems[:1], "last": stems[-1:]}
-    return places.get(experiment.stems) or experiment.stems.split(",")

@@ -19,7 +19,8 @@ from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
 from study import dots, drawing, sections
 from study.estimates import direction
-from study.experiments import EXPERIMENTS, FLAT, Experiment
+from study.experiment import Experiment
+from study.experiments import EXPERIMENTS, FLAT
 from study.findings import findings
 from study.opening import opening
 from study.own_experiments import read_own

@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass
 
 from plumbing.presets import CHECKPOINTS
-from study.experiments import CORE, Experiment, stems_of
+from study.experiment import Experiment, filled, stems_of
+from study.experiments import CORE
 from study.recipes import WRITTEN
 from study.runner import Job
 
@@ -97,13 +98,19 @@ class JobsOfSeed:
     def pretrainings(self, stems: list[str]) -> list[Job]:
         if not self.study.pretrain:
             return []
-        own = self.experiment.pretrain
+        own = {}
+        if self.experiment.preset == self.study.preset:
+            own = self.experiment.pretrain
         jobs = []
         if set(stems) - set(own):
             jobs.append(self.shared_pretraining())
+        made = set()  # a run may make several checkpoints
         for stem in stems:
             if stem in own:
-                jobs += self.own_pretraining(stem, own[stem])
+                for job in self.own_pretraining(stem, own[stem]):
+                    if job.makes not in made:
+                        jobs.append(job)
+                    made.add(job.makes)
         return jobs
 
     def shared_pretraining(self) -> Job:
@@ -119,14 +126,25 @@ class JobsOfSeed:
         return Job("pretrain", command, self.folder, "pretrain", makes=last)
 
     def own_pretraining(self, stem: str, line: str) -> list[Job]:
-        """A run in a folder of its own, and its last checkpoint under the name of the stem."""
-        folder = f"{self.folder}-{stem}"
+        """A run in a folder of its own, and its checkpoint under the name of the stem.
+
+        Of several stems with one line, "wide-1.5M" is the checkpoint 1.5M of the run "wide". A stem
+        without the name of a checkpoint is the last. A public checkpoint is converted instead.
+        """
         words = shlex.split(line)
-        kept = words[words.index("--keep") + 1].split(",")[-1]
-        made = os.path.join(folder, f"{kept}.pt")
+        if words[0] == "convert.py":
+            command = [sys.executable, *words, "--out", self.path(stem)]
+            return [Job(f"{stem} convert", command, self.folder, makes=self.path(stem))]
+        names = words[words.index("--keep") + 1].split(",")
+        run, _, kept = stem.rpartition("-")
+        if kept not in names or len(names) == 1:
+            run = stem
+            kept = names[-1]
+        folder = f"{self.folder}-{run}"
         command = self.command(line, [], ["--out", folder])
-        train = Job(f"{stem} pretrain", command, folder, "pretrain", makes=made)
-        return [train, self.link(made, stem)]
+        last = os.path.join(folder, f"{names[-1]}.pt")
+        train = Job(f"{run} pretrain", command, folder, "pretrain", makes=last)
+        return [train, self.link(os.path.join(folder, f"{kept}.pt"), stem)]
 
     def link(self, path: str, name: str) -> Job:
         """The same checkpoint under another name."""
@@ -143,7 +161,10 @@ class JobsOfSeed:
         """
         trained = []
         evaluations = [self.evaluation(stem, self.base(stem), self.evaluate_base())]
+        if self.experiment.split:
+            trained.append(self.difficulty(stem))
         for recipe, (start, line) in self.experiment.recipes.items():
+            line = filled(line, self.study.preset, folder=self.folder, stem=stem)
             if recipe == WRITTEN and stem != stems[0]:
                 continue
             name = f"{stem}.{recipe}"
@@ -154,6 +175,7 @@ class JobsOfSeed:
             else:
                 trained.append(self.training(name, recipe, parent, line))
                 evaluations.append(self.evaluation(name, self.path(name), "evaluate.py"))
+                evaluations += self.copies(recipe, self.path(name))
                 if self.experiment.distance:
                     evaluations.append(self.distance(name, stem))
         return trained + evaluations
@@ -171,11 +193,42 @@ class JobsOfSeed:
             flags += ["--setting", self.study.setting]
         if self.study.data and "--data" not in line:
             flags += ["--data", self.study.data]
+        needs = [parent]
+        if self.experiment.split:
+            needs += [
+                os.path.join(self.folder, f"{name.removesuffix('.' + recipe)}.difficulty.json")
+            ]
         after = []
+        if recipe in self.experiment.copies:
+            after += ["--keep", self.kept(recipe)]
         if recipe not in CORE or recipe == WRITTEN or self.study.checkpoints:
-            after = ["--out", out]  # the others are called so by themselves
+            after += ["--out", out]  # the others are called so by themselves
         command = self.command(line, flags, after)
-        return Job(name, command, self.folder, recipe, makes=out, needs=[parent])
+        return Job(name, command, self.folder, recipe, makes=out, needs=needs)
+
+    def kept(self, recipe: str) -> str:
+        """The steps after which a recipe keeps copies, "50,100"."""
+        if self.study.quick:
+            return "1"
+        return filled(self.experiment.copies[recipe], self.study.preset)
+
+    def copies(self, recipe: str, made: str) -> list[Job]:
+        """The evaluations of a recipe's copies."""
+        if recipe not in self.experiment.copies:
+            return []
+        jobs = []
+        for step in self.kept(recipe).split(","):
+            copy = made.removesuffix(".pt") + f".step{step}"
+            name = os.path.basename(copy)
+            jobs.append(self.evaluation(name, copy + ".pt", "evaluate.py"))
+        return jobs
+
+    def difficulty(self, stem: str) -> Job:
+        """The training problems by how often the base solves them."""
+        base = self.base(stem)
+        made = os.path.join(self.folder, f"{stem}.difficulty.json")
+        command = [sys.executable, "-m", "tools.difficulty", "--ckpt", base]
+        return Job(f"{stem} difficulty", command, self.folder, makes=made, needs=[base])
 
     def distance(self, name: str, stem: str) -> Job:
         """How far a cell has moved from its base."""
@@ -193,9 +246,13 @@ class JobsOfSeed:
             flags += ["--task", self.study.task]
         if self.study.checkpoints:
             flags += ["--out", os.path.join(self.folder, "results.jsonl")]
-        flags += shlex.split(self.experiment.evaluate)
+        more = filled(self.experiment.evaluate, self.study.preset)
+        flags += shlex.split(more)
+        what = f"{name} evaluation"
+        if more:  # a cell that two experiments ask in their own ways
+            what += f" of {task_in(more)}"
         return Job(
-            f"{name} evaluation",
+            what,
             self.command(line, flags),
             self.folder,
             "evaluation",
@@ -203,3 +260,9 @@ class JobsOfSeed:
             checkpoint=name,
             preset=self.study.preset,
         )
+
+
+def task_in(flags: str) -> str:
+    """ "--task toy-hard,general --n 8" -> "toy-hard,general"."""
+    words = flags.split()
+    return words[words.index("--task") + 1] if "--task" in words else "itself"

@@ -114,9 +114,9 @@ def asked_in_study(folder: str, study: str, rows: list[dict]) -> dict[tuple, dic
     asked = {}
     for place, command in commands.items():
         run_folder, _, job = place.partition(" ")
-        name = job.removesuffix(" evaluation")
+        name, evaluated, _ = job.partition(" evaluation")
         same_folder = os.path.basename(run_folder) == os.path.basename(os.path.abspath(folder))
-        if name == job or name not in presets or not same_folder:
+        if not evaluated or name not in presets or not same_folder:
             continue
         try:
             questions = questions_of(shlex.split(command), presets[name])

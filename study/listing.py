@@ -3,7 +3,8 @@
 import textwrap
 
 from study.durations import seconds_of
-from study.experiments import DEFAULT, EXPERIMENTS, Experiment
+from study.experiment import Experiment
+from study.experiments import DEFAULT, EXPERIMENTS
 from study.jobs import Study, all_jobs, stems_for
 from study.recipes import WRITTEN
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data import UserError
 from data.files import read_json, write_text
-from study.experiments import Experiment
+from study.experiment import Experiment
 
 FILE = "experiments.json"
 

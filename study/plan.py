@@ -53,7 +53,7 @@ def read_machine(
     They are no part of a run: no Config and no checkpoint has them. gpus: processes of a command.
     """
     defaults = {"gpus": gpus if gpus > 1 else 8}
-    if preset == "toy":
+    if preset in ("toy", "toy-large"):
         defaults = {"gpus": gpus, "gpu": "cpu"}
     if preset == "small":
         defaults = {"gpus": gpus, "mfu": 0.15}  # small matrices reach less

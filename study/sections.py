@@ -2,7 +2,7 @@
 
 from study import cells, predictions
 from study.estimates import direction
-from study.experiments import Experiment
+from study.experiment import Experiment
 from study.predictions import Prediction
 from study.report import MISSING, table
 from study.rows import Study

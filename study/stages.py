@@ -190,7 +190,7 @@ def plan_evaluate(plan: Plan, config) -> None:
 
 
 def in_toy_world(config) -> bool:
-    return config.preset in ("toy", "small")
+    return config.preset in ("toy", "toy-large", "small")
 
 
 def tasks_to_plan(config) -> list[str]:

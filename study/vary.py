@@ -17,7 +17,7 @@ from dataclasses import replace
 from data import UserError
 from plumbing.flags import check, field_type, fields_of
 from plumbing.presets import CHECKPOINTS
-from study.experiments import Experiment, Recipes, stems_of
+from study.experiment import Experiment, Recipes, stems_of
 
 STAGES = ("pretrain", "sft", "grpo", "parallel", "evaluate")
 Change = tuple[str, str, str]  # stage, flag, value

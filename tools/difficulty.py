@@ -61,6 +61,7 @@ class Config:
 
 PRESETS = {
     "toy": dict(data="toy", max_response=52),
+    "toy-large": dict(data="toy", max_response=52),
     "small": dict(data="toy", max_response=128, slots=2048),
     "1B": dict(compile=True),
     "1B-60B": dict(data="math", compile=True),

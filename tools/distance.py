@@ -44,6 +44,7 @@ class Config:
 
 PRESETS = {
     "toy": dict(task="toy", max_response=52),
+    "toy-large": dict(task="toy", max_response=52),
     "small": dict(task="toy", max_response=128),
     "1B": {},
     "1B-60B": dict(task="math"),

@@ -1,0 +1,83 @@
+"""What an experiment is: a question, recipes, checkpoints, seeds. Needs no torch.
+
+A recipe is a row: its name, the recipe that it starts from ("base" is the checkpoint itself), and
+the command that makes it, without the flags that all commands have (study/jobs.py adds them). A
+line of evaluate.py asks the same weights in another way. In a line,
+
+    [--steps 300]             is of the toy scale, and left out at others
+    [1e-3|4e-5]               is the one at toy scale, the other elsewhere
+    {hard sft} {hard rl}      are the flags of training on the hard family: toy-hard, or MATH
+    {hard task} {task}        are what is evaluated: of the hard family, of the preset's own
+    {folder} {stem}           are the seed's folder and the checkpoint's name
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from plumbing.presets import CHECKPOINTS, TASKS
+
+Recipes = dict[str, tuple[str, str]]  # name -> (what it starts from, its command)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    question: str
+    recipes: Recipes
+    stems: str = "last"  # checkpoints: all, first or last of the preset's, or names with commas
+    seeds: int = 1
+    long: bool = False  # at toy scale it shares a folder with the core of long RL, out/toy-study
+    anywhere: bool = False  # it has a meaning at other scales, too
+    evaluate: str = ""  # more flags for every evaluation
+    pretrain: dict[str, str] = field(default_factory=dict)  # stem -> a pre-training of its own
+    preset: str = "toy"  # the scale that `pretrain` belongs to
+    copies: dict[str, str] = field(default_factory=dict)  # recipe -> steps whose copies are tested
+    task: str = ""  # what its findings are about; default the study's
+    split: bool = False  # also sort the training problems by difficulty (tools/difficulty.py)
+    distance: bool = False  # also measure how far each recipe moved the model (tools/distance.py)
+    against: str = ""  # what the others are compared with; default what each started from
+    figure: str = "dots"  # of study/figures.py
+
+
+# Of the hard family: flags of SFT, flags of RL, tasks to evaluate (the paper's section 3.3, and
+# for its 1B-50B runs 64 rollouts a problem).
+TOY_HARD = ("--data toy-hard", "--data toy-hard", "toy-hard,general")
+MATH = ("--data openmath --max_prompt 2560 --max_response 1024", "--data openmath", "math,general")
+MATH_1B = (MATH[0], "--data openmath --samples 64", MATH[2])
+HARD = {"toy": TOY_HARD, "toy-large": TOY_HARD, "small": TOY_HARD, "1B": MATH_1B}
+PLACES = {"first": slice(0, 1), "second": slice(1, 2), "last": slice(-1, None)}
+
+
+def is_toy(preset: str) -> bool:
+    return preset.startswith("toy")
+
+
+def filled(line: str, preset: str, **names: str) -> str:
+    """The line of a recipe as a command of this preset: see the top of this file."""
+
+    def chosen(match: re.Match) -> str:
+        of_toy, _, elsewhere = match[1].partition("|")
+        return of_toy if is_toy(preset) else elsewhere
+
+    line = re.sub(r"\[([^\]]*)\]", chosen, line)
+    hard_sft, hard_rl, hard_task = HARD.get(preset, MATH)
+    names |= {"hard sft": hard_sft, "hard rl": hard_rl, "hard task": hard_task}
+    names["task"] = TASKS[preset].split(",")[0]
+    for name, value in names.items():
+        line = line.replace("{" + name + "}", value)
+    return " ".join(line.split())
+
+
+def stems_of(experiment: Experiment, preset: str) -> list[str]:
+    """The checkpoints that it starts from.
+
+    Words such as "last" choose among the preset's own. Names are of the experiment's preset; at
+    another scale all checkpoints stand for them.
+    """
+    of_preset = CHECKPOINTS[preset].split(",")
+    words = experiment.stems.split(",")
+    if words == ["all"] or (experiment.pretrain and preset != experiment.preset):
+        return of_preset
+    stems = []
+    for word in words:
+        stems += of_preset[PLACES[word]] if word in PLACES else [word]
+    return list(dict.fromkeys(stems))
