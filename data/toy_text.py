@@ -54,12 +54,12 @@ CORPORA = {
     "toy-edge-0": Corpus(UP_TO_FOUR),
     "toy-edge-1": Corpus(UP_TO_FOUR | {(2, 3): 0.06, (3, 2): 0.06}),
     "toy-edge-10": Corpus(UP_TO_FOUR | {(2, 3): 0.66, (3, 2): 0.66}),
-    # With a fifth more tokens, all of them of the hard family, as the paper's 60B mix is its 50B
-    # mix and 10B tokens of mathematics like MATH.
+    # To two parts of the mix "toy" one part of hard problems, as the paper's 60B mix is five parts
+    # of its 50B mix and one of mathematics like MATH. Of a fifth our base learned nothing.
     "toy-targeted": Corpus(
         PRETRAIN_SHAPES["toy"],
-        hard=0.325,
-        mix={"general": 0.25, "mathematics": 0.667, "other": 0.083},
+        hard=0.509,
+        mix={"general": 0.2, "mathematics": 0.733, "other": 0.067},
     ),
 }
 

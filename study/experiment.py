@@ -35,6 +35,7 @@ class Experiment:
     split: bool = False  # also sort the training problems by difficulty (tools/difficulty.py)
     distance: bool = False  # also measure how far each recipe moved the model (tools/distance.py)
     against: str = ""  # what the others are compared with; default what each started from
+    beside: dict[str, str] = field(default_factory=dict)  # the same for single recipes
     figure: str = "dots"  # of study/figures.py
 
 

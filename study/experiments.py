@@ -176,7 +176,24 @@ EXPERIMENTS = {
 }
 
 # The default: the core table with the presets' RL steps. The paper's figures are parts of it.
+EXPERIMENTS["figure5"] = Experiment(
+    "Does pass@k of the base tell what RL will make of it?",
+    RL,
+    stems="all",
+    seeds=8,
+    long=True,
+    figure="base against rl",
+)
+EXPERIMENTS["figure15"] = Experiment(
+    "How many passes should SFT make?",
+    {name: recipe for name, recipe in LADDER.items() if not name.endswith(".rl")},
+    seeds=6,
+    long=True,
+    against="base",
+    figure="sft passes",
+)
 EXPERIMENTS |= PAPER_EXPERIMENTS
+
 DEFAULT = Experiment("What do SFT, RL and their combinations do?", CORE, stems="all")
 for figure, recipes in RECIPES_OF_FIGURE.items():
     chosen = {name: CORE[name] for name in CORE if name in recipes}

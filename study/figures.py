@@ -17,7 +17,7 @@ from data.files import file_errors, write_text
 from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
-from study import dots, drawing, sections
+from study import dots, drawing, paper_figures, sections
 from study.estimates import direction
 from study.experiment import Experiment
 from study.experiments import EXPERIMENTS, FLAT
@@ -112,6 +112,41 @@ OF_EXPERIMENTS = {
         "What is forgotten of general text, against the distance from the base: orange SFT, blue "
         "RL. On one curve the distance alone would decide.",
     ),
+    "configurations": (
+        paper_figures.draw_configurations,
+        "What direct RL adds to its base on the hard family, for three ways to pre-train.",
+    ),
+    "base against rl": (
+        paper_figures.draw_base_against_rl,
+        "A dot is a seed at a checkpoint. Above, ours: over checkpoints the base tells what RL "
+        "makes of it; look whether it also does over the seeds of one checkpoint.",
+    ),
+    "passes": (
+        paper_figures.draw_hard,
+        "All recipes on the hard family over pre-training; the paper's below, on MATH.",
+    ),
+    "brittleness": (
+        paper_figures.draw_brittleness,
+        "Each colour is a seed of RL; all begin from the same weights.",
+    ),
+    "sft passes": (
+        paper_figures.draw_sft_passes,
+        "SFT of 1, 4, 16 and 61 passes over the same single solutions.",
+    ),
+    "shots": (paper_figures.draw_shots, "Base checkpoints with so many worked examples before."),
+    "trajectories": (
+        paper_figures.draw_trajectories,
+        "Parallel averaging over its steps; the rate of the SFT half decides which half leads.",
+    ),
+    "rollouts": (
+        paper_figures.draw_rollouts,
+        "Few or many rollouts a problem, at equally many samples.",
+    ),
+    "differences": (
+        paper_figures.draw_differences,
+        "Each cell against the one that it is compared with; green is higher, orange lower, and "
+        "grey an interval that holds 0.",
+    ),
     "edge": (dots.draw_edge, "Bands of problems in, at and beyond what pre-training taught."),
 }
 
@@ -132,7 +167,7 @@ def keep(drawn, name: str, out: str) -> bool:
 def place_of_experiment(study: Study, name: str, experiment: Experiment, out: str) -> str:
     """Draw and save an experiment's figure -> its paragraph; "" where nothing is there."""
     draw, caption = OF_EXPERIMENTS.get(experiment.figure, OF_EXPERIMENTS["dots"])
-    if not keep(draw(study, experiment), name, out):
+    if not keep(draw(study.on(experiment.task), experiment), name, out):
         return ""
     return f"![{name}](figures/{name}.png)\n\n**{name}.** {caption}\n"
 
@@ -289,8 +324,8 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
     """Whether cells are there that only this experiment has; the core if its RL was long."""
     if name in RECIPES_OF_FIGURE:
         return False
-    there = sections.cells_there(study, experiment)
-    if name == "core":
+    there = sections.cells_there(study.on(experiment.task), experiment)
+    if name in ("core", "figure5"):
         return is_long(study)
     own = set(experiment.recipes) - set(RECIPES)
     return any(study.cell(cell)[1] in own for cell in there)

@@ -17,11 +17,11 @@ HARD = {
     "hard-rl": ("base", HARD_RL),
     "hard-sft.rl": ("hard-sft", HARD_RL),
 }
-# Stand for 1B-60B (a fifth more tokens, all of targeted mathematics) and for 4B (the same data,
-# four times the weights).
-TARGETED = "pretrain.py --preset toy --data toy-targeted --tokens 4.32M --keep 2.88M,4.32M"
+# Stand for 1B-60B (more tokens, all of them targeted mathematics: half as many again here, a fifth
+# there) and for 4B (the same data, four times the weights).
+TARGETED = "pretrain.py --preset toy --data toy-targeted --tokens 5.4M --keep 3.6M,5.4M"
 LARGE = "pretrain.py --preset toy-large --keep 2.4M,3.6M"
-TARGETED_STEMS = dict.fromkeys(["targeted-2.88M", "targeted-4.32M"], TARGETED)
+TARGETED_STEMS = dict.fromkeys(["targeted-3.6M", "targeted-5.4M"], TARGETED)
 LARGE_STEMS = dict.fromkeys(["large-2.4M", "large-3.6M"], LARGE)
 ON_HARD = dict(seeds=4, long=True, anywhere=True, evaluate="--task {hard task}", task="toy-hard")
 
@@ -81,6 +81,19 @@ DIFFERENCES = {
     "controlled-rl.top-p-1": ("controlled-rl", "evaluate.py --top_p 1 --task {task}"),
     "controlled-rl.authors-grader": ("controlled-rl", "evaluate.py --rule authors --task {task}"),
 }
+
+# What a cell is compared with: each difference with the setting `controlled`, each other setting
+# with the same recipe of `controlled`.
+BESIDE = {}
+for name in DIFFERENCES:
+    start = "rl" if name.startswith("rl") else "sft"
+    BESIDE[name] = f"controlled-{start}"
+BESIDE["controlled-sft.rl-fast"] = "controlled-sft.rl"
+BESIDE["controlled-rl.top-p-1"] = "controlled-rl"
+BESIDE["controlled-rl.authors-grader"] = "controlled-rl"
+for recipe in ("sft", "rl", "sft.rl", "parallel"):
+    for setting in ("written", "run"):
+        BESIDE[f"{setting}-{recipe}"] = f"controlled-{recipe}"
 
 # ------------------------------------------------------------------------- future work
 
@@ -193,7 +206,8 @@ PAPER_EXPERIMENTS = {
         "What is each difference between the paper, the authors' code and our setting worth?",
         SETTINGS | DIFFERENCES,
         seeds=4,
-        figure="settings",
+        beside=BESIDE,
+        figure="differences",
         **LIKE_CORE,
     ),
     "weight": Experiment(
@@ -202,6 +216,7 @@ PAPER_EXPERIMENTS = {
         stems="first,last",
         seeds=4,
         against="rl-150",
+        figure="differences",
         **LIKE_CORE,
     ),
     "losses": Experiment(
@@ -210,6 +225,7 @@ PAPER_EXPERIMENTS = {
         seeds=4,
         evaluate="--task {task}",
         against="rl-150",
+        figure="differences",
         **LIKE_CORE,
     ),
     "public": Experiment(

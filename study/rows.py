@@ -5,6 +5,7 @@ such as "3.6M.sft.rl". A quantity is pass@k, verified@k or
 general, all in percent, or the name of a field of the rows, such as "length".
 """
 
+import copy
 import os
 import re
 
@@ -70,6 +71,16 @@ class Study:
                 found.add(task)
         return sorted(found, key=lambda task: (task != "toy", task))
 
+    def on(self, task: str) -> "Study":
+        """The same rows, for findings about another task; "" is the study's own."""
+        if task in ("", self.task):
+            return self
+        other = copy.copy(self)
+        other.task = task
+        other.stems = self.stems_of(task)
+        other.last = other.stems[-1] if other.stems else ""
+        return other
+
     def stems_of(self, task: str) -> list[str]:
         """The checkpoints evaluated on a task, earliest first.
 
@@ -92,10 +103,11 @@ class Study:
         if task in (self.task, "general"):
             for experiment in self.experiments.values():
                 aside |= set(experiment.recipes)
+                aside |= {f"{recipe}.step" for recipe in experiment.copies}
         return [
             recipe
             for recipe in self.recipes(task, stem)
-            if recipe in RECIPES or recipe not in aside
+            if recipe in RECIPES or re.sub(r"\.step\d+$", ".step", recipe) not in aside
         ]
 
     def recipes(self, task: str, stem: str) -> list[str]:

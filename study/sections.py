@@ -2,7 +2,7 @@
 
 from study import cells, predictions
 from study.estimates import direction
-from study.experiment import Experiment
+from study.experiment import PLACES, Experiment
 from study.predictions import Prediction
 from study.report import MISSING, table
 from study.rows import Study
@@ -11,16 +11,37 @@ from study.rows import Study
 def cells_there(study: Study, experiment: Experiment) -> list[str]:
     """The names of its cells that have rows, the base first."""
     found = []
-    stems = study.stems
-    if experiment.stems not in ("all", "first", "last"):
-        stems = experiment.stems.split(",")
-    elif experiment.stems == "last":
-        stems = [study.last]
-    for stem in stems:
+    for stem in stems_there(study, experiment):
         for recipe in ["base", *experiment.recipes]:
-            if (study.task_of(stem, recipe), stem, recipe) in study.rows:
-                found.append(name_of(stem, recipe))
+            for name in [recipe, *copies_of(study, experiment, stem, recipe)]:
+                if (study.task_of(stem, name), stem, name) in study.rows:
+                    found.append(name_of(stem, name))
     return found
+
+
+def stems_there(study: Study, experiment: Experiment) -> list[str]:
+    """The checkpoints of an experiment, as far as the study has them."""
+    plain = [stem for stem in study.stems if stem not in experiment.pretrain]
+    stems = []
+    for word in experiment.stems.split(","):
+        if word == "all":
+            stems += plain
+        elif word in PLACES:
+            stems += plain[PLACES[word]]
+        else:
+            stems.append(word)
+    return list(dict.fromkeys(stems))
+
+
+def copies_of(study: Study, experiment: Experiment, stem: str, recipe: str) -> list[str]:
+    """The names of a recipe's copies, by their steps."""
+    if recipe not in experiment.copies:
+        return []
+    steps = []
+    for name in study.recipes(study.task, stem):
+        if name.startswith(recipe + ".step"):
+            steps.append(int(name.removeprefix(recipe + ".step")))
+    return [f"{recipe}.step{step}" for step in sorted(steps)]
 
 
 def name_of(stem: str, recipe: str) -> str:
@@ -30,6 +51,8 @@ def name_of(stem: str, recipe: str) -> str:
 def reference_of(study: Study, experiment: Experiment, cell: str) -> str:
     """The cell that this one is compared with; "" for none."""
     stem, recipe = study.cell(cell)
+    if recipe in experiment.beside:
+        return name_of(stem, experiment.beside[recipe])
     if experiment.against:
         other = name_of(before_vary(experiment, stem), experiment.against)
     elif recipe in experiment.recipes:
@@ -54,6 +77,7 @@ def section(
     study: Study, name: str, experiment: Experiment, known: list[Prediction], figure: str
 ) -> list[str]:
     """Its paragraphs; figure: what figures.py says of its picture."""
+    study = study.on(experiment.task)
     names = cells_there(study, experiment)
     parts = [f"## {name}: {experiment.question}\n"]
     own = [prediction for prediction in known if prediction.experiment == name]
