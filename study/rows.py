@@ -84,18 +84,15 @@ class Study:
     def stems_of(self, task: str) -> list[str]:
         """The checkpoints evaluated on a task, earliest first.
 
-        On the study's own task without those that one experiment pre-trained for itself: they stand
-        in its section.
+        On the study's own task without those that one experiment pre-trained for itself, which
+        stand in its section; unless there are no others.
         """
         aside = set()
         if task == self.task:
             for experiment in self.experiments.values():
                 aside |= set(experiment.pretrain)
-        found = []
-        for stem in self.all_stems:
-            if stem not in aside and self.recipes(task, stem):
-                found.append(stem)
-        return found
+        there = [stem for stem in self.all_stems if self.recipes(task, stem)]
+        return [stem for stem in there if stem not in aside] or there
 
     def main_recipes(self, task: str, stem: str) -> list[str]:
         """The recipes of the main tables: without those that an experiment's section shows."""
