@@ -132,8 +132,9 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def what_to_run(args) -> tuple[Experiment, Study]:
     experiment = read_experiment(args)
     study = read_study(args, experiment)
-    if not args.pretrain and not args.quick:
-        experiment = replace(experiment, stems=stems_there(study.out, experiment, args.preset))
+    if not args.pretrain and not args.checkpoints:
+        stems = stems_there(study.out, experiment, args.preset)
+        experiment = replace(experiment, stems=",".join(stems))
     return experiment, study
 
 
@@ -174,17 +175,21 @@ def stems_in(folder: str) -> list[str]:
     return base_checkpoints(folder)
 
 
-def stems_there(folder: str, experiment: Experiment, preset: str) -> str:
-    """--no_pretrain: the checkpoints to start from, joined by commas.
+def stems_there(folder: str, experiment: Experiment, preset: str) -> list[str]:
+    """--no_pretrain: the checkpoints to start from.
 
-    Where the preset's own are not in the folder, all base checkpoints that are, whatever their
+    Where none of the preset's own are in the folder, all base checkpoints that are, whatever their
     names, by their tokens of pre-training.
     """
     stems = stems_of(experiment, preset)
-    missing = [stem for stem in stems if not os.path.exists(os.path.join(folder, stem + ".pt"))]
+    missing = missing_in(folder, stems)
     if len(missing) == len(stems) and os.path.isdir(folder):
-        stems = stems_in(folder)
-    return ",".join(stems)
+        return stems_in(folder)
+    return stems
+
+
+def missing_in(folder: str, stems: list[str]) -> list[str]:
+    return [stem for stem in stems if not os.path.exists(os.path.join(folder, stem + ".pt"))]
 
 
 def read_study(args, experiment: Experiment) -> Study:
@@ -247,6 +252,8 @@ def main(argv: list[str]) -> None:
 
 def start(study: Study, jobs: list[Job], workers: int, own: Experiment | None) -> None:
     """Run what is not done, then write the report. own: what --vary or --recipe made."""
+    if not study.pretrain and not study.checkpoints:
+        check_there(jobs)
     lock = claim(study.out)
     same_commands(jobs, study.out)
     if own:
@@ -267,6 +274,18 @@ def start(study: Study, jobs: list[Job], workers: int, own: Experiment | None) -
         sys.exit(
             f"excursions.py: {len(failed)} commands failed or could not start: {names}; see {logs}"
         )
+
+
+def check_there(jobs: list[Job]) -> None:
+    """--no_pretrain: the checkpoints to start from must be there. Raises UserError."""
+    made = {job.makes for job in jobs}
+    for job in jobs:
+        for path in job.needs:
+            if path not in made and ".step" not in path and not os.path.exists(path):
+                raise UserError(
+                    f"--no_pretrain: {path} is missing; bring it with convert.py, or leave out "
+                    "--no_pretrain"
+                )
 
 
 def go_home() -> None:

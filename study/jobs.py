@@ -42,7 +42,7 @@ QUICK = {
     "sft.py": "--steps 2",
     "grpo.py": "--steps 1 --prompts 2 --n 4",
     "parallel.py": "--steps 1 --prompts 2 --n 4",
-    "evaluate.py": "--problems 10 --n 4 --k 1,4",
+    "evaluate.py": "--problems 10 --n 8 --k 1,8",
 }
 QUICK_STEMS = ["30K", "60K"]
 
@@ -61,7 +61,7 @@ def all_jobs(study: Study, experiment: Experiment, stems: list[str]) -> list[Job
 
 def stems_for(study: Study, experiment: Experiment) -> list[str]:
     """The names of the checkpoints that the recipes start from."""
-    if study.quick:
+    if study.quick and study.pretrain:
         return QUICK_STEMS
     return stems_of(experiment, study.preset)
 

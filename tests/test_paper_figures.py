@@ -54,11 +54,7 @@ def rows_of(name: str, seed: int) -> tuple[list[dict], list[dict]]:
             code="a",
         )
         for task in tasks.split(","):
-            row = common | {
-                "task": task,
-                "facts": facts,
-                "key": {"task": task, "split": "test"},
-            }
+            row = common | {"task": task, "facts": facts, "key": {"task": task, "split": "test"}}
             if task == "general":
                 made.append(
                     row
