@@ -18,6 +18,7 @@ import numpy as np
 
 # 97.5 % quantile of Student's t for 1, 2, 3, ... degrees of freedom.
 T95 = [12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160]
+MANY = 1000  # degrees of freedom, as good as any more
 MOST_SEEDS = 200  # beyond which nobody would go to decide a question
 
 
@@ -121,12 +122,17 @@ def combine(groups: list[dict[int, dict]]) -> Estimate | None:
         of_seeds.append(sum(float(np.mean(list(group[seed].values()))) for group in groups))
     mean = float(np.mean(of_seeds))
     parts = []
-    if len(seeds) > 1:
-        parts.append(Part(float(np.var(of_seeds, ddof=1)) / len(seeds), len(seeds) - 1))
+    rest = 0.0  # variance of the mean that what is left of each problem makes alone
     for group in groups:
-        part = problem_part({seed: group[seed] for seed in seeds})
+        part, of_rest = problem_part({seed: group[seed] for seed in seeds})
+        rest += of_rest
         if part:
             parts.append(part)
+    if len(seeds) > 1:
+        of_seed = Part(float(np.var(of_seeds, ddof=1)) / len(seeds), len(seeds) - 1)
+        # Seeds may agree by chance, the more easily the fewer they are.
+        least = Part(rest, MANY)
+        parts.insert(0, max(of_seed, least, key=Part.half_width))
     if len(seeds) == len(groups) == 1 and parts:
         return Estimate(mean, of_seeds, parts, bootstrap(list(groups[0][seeds[0]].values())))
     return Estimate(mean, of_seeds, parts)
@@ -140,25 +146,25 @@ def bootstrap(values: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def problem_part(values: dict[int, dict]) -> Part | None:
+def problem_part(values: dict[int, dict]) -> tuple[Part | None, float]:
     """What the choice of problems adds to the variance of a mean, beyond what seeds show.
 
     None where there is one problem, or where the seeds were asked different ones: then the seeds
-    show it themselves.
+    show it themselves. -> (the part, the variance of the mean that the rest makes alone)
     """
     first, *others = values.values()
     problems = list(first)
     if len(problems) < 2 or any(of_seed.keys() != first.keys() for of_seed in others):
-        return None
+        return None, 0.0
     table = np.array([[of_seed[problem] for problem in problems] for of_seed in values.values()])
     S, P = table.shape
     of_problem = S * table.mean(0).var(ddof=1)  # mean square between problems
     if S == 1:
-        return Part(float(of_problem) / P, P - 1)
+        return Part(float(of_problem) / P, P - 1), 0.0
     rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     of_rest = (rest**2).sum() / ((S - 1) * (P - 1))  # mean square of what is left
     variance = max(0.0, float(of_problem - of_rest)) / (S * P)
-    return Part(variance, P - 1)
+    return Part(variance, P - 1), float(of_rest) / (S * P)
 
 
 # ---------------------------------------------------------------------------------- words

@@ -29,6 +29,7 @@ from study.predictions import read_predictions
 from study.recipes import RECIPES, RECIPES_OF_FIGURE, WRITTEN
 from study.report import task_section
 from study.rows import Study
+from study.said import sentence
 from study.seeds import check_seeds
 
 
@@ -316,7 +317,8 @@ def experiment_sections(study: Study, out: str) -> list[str]:
         figure = ""
         if experiment.figure != "gains":  # the core's stands at the top of the report
             figure = place_of_experiment(study, name, experiment, out)
-        parts += sections.section(study, name, experiment, known, figure)
+        said = sentence(study.on(experiment.task), experiment)
+        parts += sections.section(study, name, experiment, known, figure, said)
     return parts
 
 

@@ -33,6 +33,7 @@ class Study:
         self.folders = folders
         self.rows: dict[tuple[str, str, str], dict[int, dict]] = {}
         self.tokens: dict[str, int] = {}  # stem -> tokens of pre-training
+        self.presets: set[str | None] = set()  # scales of the rows
         self.strangers: set[str] = set()  # names that are not <tokens>.<recipe>
         self.others: list[str] = []  # what was evaluated in another way than the study asks for
         rows_of_seed = []
@@ -59,6 +60,7 @@ class Study:
             self.strangers.add(row["name"])
             return
         self.tokens[stem] = row["tokens"]
+        self.presets.add(row.get("preset"))
         by_seed = self.rows.setdefault((row["task"], stem, recipe), {})
         by_seed[seed] = row  # the last of several evaluations counts
 

@@ -1,8 +1,9 @@
 """The report's section of one experiment: predictions and verdicts, cells, differences, figure."""
 
+from plumbing.presets import CHECKPOINTS
 from study import cells, predictions
 from study.estimates import direction
-from study.experiment import PLACES, Experiment
+from study.experiment import PLACES, Experiment, stems_of
 from study.predictions import Prediction
 from study.report import MISSING, table
 from study.rows import Study
@@ -21,7 +22,11 @@ def cells_there(study: Study, experiment: Experiment) -> list[str]:
 
 def stems_there(study: Study, experiment: Experiment) -> list[str]:
     """The checkpoints of an experiment, as far as the study has them."""
-    plain = [stem for stem in study.stems if stem not in experiment.pretrain]
+    for preset in sorted(study.presets & CHECKPOINTS.keys()):
+        there = [stem for stem in stems_of(experiment, preset) if stem in study.all_stems]
+        if there:
+            return there
+    plain = [stem for stem in study.stems if stem not in experiment.pretrain]  # of other names
     stems = []
     for word in experiment.stems.split(","):
         if word == "all":
@@ -74,12 +79,19 @@ def before_vary(experiment: Experiment, stem: str) -> str:
 
 
 def section(
-    study: Study, name: str, experiment: Experiment, known: list[Prediction], figure: str
+    study: Study,
+    name: str,
+    experiment: Experiment,
+    known: list[Prediction],
+    figure: str,
+    said: str = "",
 ) -> list[str]:
-    """Its paragraphs; figure: what figures.py says of its picture."""
+    """Its paragraphs; figure: what figures.py says of its picture; said: a sentence of result."""
     study = study.on(experiment.task)
     names = cells_there(study, experiment)
     parts = [f"## {name}: {experiment.question}\n"]
+    if said:
+        parts.append(said + "\n")
     own = [prediction for prediction in known if prediction.experiment == name]
     if own:
         parts.append(prediction_table(study, own))
@@ -87,6 +99,8 @@ def section(
         parts.append(figure)
     if name == "tail":
         parts.append(tail_table(study))
+    if name == "figure5":  # its cells are the core's
+        return parts
     parts.append(cell_table(study, names))
     differences = difference_table(study, experiment, names)
     if differences:
@@ -105,8 +119,20 @@ def prediction_table(study: Study, own: list[Prediction]) -> str:
         verdict = predictions.judge(study, prediction)
         rows.append(predictions.in_words(prediction, verdict))
     commit = own[0].commit
-    written = f"Written in commit {commit}, before the runs.\n\n" if commit else ""
-    return written + table(["id", "prediction", "verdict", "measured"], rows)
+    written = f" Written in commit {commit}, before the runs." if commit else ""
+    header = ["id", "prediction", "verdict", "measured"]
+    return f"{counted(study, own)}.{written}\n\n" + table(header, rows)
+
+
+def counted(study: Study, own: list[Prediction]) -> str:
+    """ "Of 5 predictions 3 held, 1 failed, 1 undecided"."""
+    words = [predictions.judge(study, prediction).word for prediction in own]
+    parts = []
+    for word in ("held", "failed", "undecided", "one seed", "not run"):
+        if word in words:
+            parts.append(f"{words.count(word)} {word}")
+    n = "1 prediction" if len(own) == 1 else f"{len(own)} predictions"
+    return f"Of {n}: {', '.join(parts)}"
 
 
 def tail_table(study: Study) -> str:

@@ -54,6 +54,16 @@ def test_intervals_hold_the_truth_as_often_as_they_say(S, parts):
     assert 930 <= hits <= 990
 
 
+def test_seeds_of_equal_means_are_not_certain():
+    """Two seeds may agree in the mean by chance; what differs problem by problem shows how far that goes."""
+    values = np.array([[1.0, 0, 0, 1, 0, 1], [0, 1, 1, 0, 0, 1]])
+    estimate = summarise(table(values - 0.3))
+    assert estimate.of_seeds == pytest.approx([0.2, 0.2])
+    rest = ((values - values.mean(0)) ** 2).sum() / 5  # its mean square, (S - 1)(P - 1) = 5
+    assert estimate.half_width() == pytest.approx(1.962 * math.sqrt(rest / 6 / 2), abs=1e-3)
+    assert direction(estimate) == "undecided"
+
+
 def test_many_seeds_agree_with_drawing_seeds_and_problems_anew():
     rng = np.random.default_rng(1)
     values = draw(rng, 40, 50, 5.0, 10.0, 3.0)

@@ -1,0 +1,90 @@
+"""A sentence of result for experiments whose question no prediction's sum can answer."""
+
+import math
+
+import numpy as np
+
+from study import cells
+from study.experiment import Experiment
+from study.paper_figures import before_and_after, spearman
+from study.rows import Study
+from study.sections import stems_there
+
+DRAWS = 1000  # of the bootstrap
+
+
+def sentence(study: Study, experiment: Experiment) -> str:
+    """ "" where there is nothing to say."""
+    sentences = {"base against rl": base_against_rl, "brittleness": brittleness}
+    if experiment.figure not in sentences:
+        return ""
+    return sentences[experiment.figure](study, experiment)
+
+
+def base_against_rl(study: Study, experiment: Experiment) -> str:
+    """Rank correlations, over checkpoints and seeds and over the seeds of each checkpoint."""
+    parts = []
+    for before, after in (("pass@1", "pass@1"), ("pass@32", "pass@32"), ("heldout_loss", "pass@1")):
+        pairs = before_and_after(study, before, after)
+        if len(sum(pairs.values(), [])) < 4:
+            continue
+        alone = []
+        for stem, of_stem in pairs.items():
+            if len(of_stem) > 3:
+                alone.append(f"{spearman(*zip(*of_stem)):.2f} over seeds at {stem}")
+        said = f"{correlation(pairs)} over all"
+        name = before.replace("_", "-").replace("heldout", "held-out")
+        parts.append(f"{name} before and {after} after: {', '.join([said, *alone])}")
+    if not parts:
+        return ""
+    return f"Rank correlation of the base with what RL makes of it. {'; '.join(parts)}."
+
+
+def correlation(pairs: dict[str, list]) -> str:
+    """Spearman's over all pairs, with a 95 % interval: seeds drawn anew, for all checkpoints."""
+    n = min(len(of_stem) for of_stem in pairs.values())
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(DRAWS):
+        drawn = rng.integers(n, size=n)
+        every = [of_stem[seed] for of_stem in pairs.values() for seed in drawn]
+        found.append(spearman(*zip(*every)))
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    return f"{spearman(*zip(*sum(pairs.values(), []))):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def brittleness(study: Study, experiment: Experiment) -> str:
+    """How far apart seeds of RL from the same weights end."""
+    parts = []
+    for stem in stems_there(study, experiment):
+        for quantity in ("pass@1", "pass@32"):
+            ends = []
+            for recipe in experiment.recipes:
+                estimate = cells.value(study, f"{stem}.{recipe}", quantity)
+                if estimate:
+                    ends.append(estimate.mean)
+            if len(ends) > 2:
+                low, high = interval_of_sd(ends)
+                parts.append(
+                    f"{quantity} from {stem} ends between {min(ends):.1f} and {max(ends):.1f}, "
+                    f"standard deviation {np.std(ends, ddof=1):.1f} [{low:.1f}, {high:.1f}]"
+                )
+    if not parts:
+        return ""
+    return f"Over {len(experiment.recipes)} seeds of RL from the same weights, {'; '.join(parts)}."
+
+
+def interval_of_sd(values: list[float]) -> tuple[float, float]:
+    """95 % interval of a standard deviation of normal values, by the chi-squared distribution."""
+    df = len(values) - 1
+    squares = df * np.var(values, ddof=1)
+    low = math.sqrt(squares / chi_squared(df, 1.96))
+    return low, math.sqrt(squares / chi_squared(df, -1.96))
+
+
+def chi_squared(df: int, z: float) -> float:
+    """The quantile of chi-squared at which a normal one is z (Wilson and Hilferty 1931), within
+    5 % from 5 degrees of freedom on.
+    """
+    part = 2 / (9 * df)
+    return df * (1 - part + z * math.sqrt(part)) ** 3
