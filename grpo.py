@@ -58,15 +58,16 @@ class Config(RLOptions):
     temperature: float = 1.0  # of sampling and of every log-prob
     max_prompt: int = 1024  # tokens; longer problems are left out
     max_response: int = 2048  # tokens; a longer response is cut, and still graded
-    # reward, advantage, loss
+    # reward
     format_score: float = 0.0  # for a wrong answer in one well-formed box
     normalize: str = "std"  # group advantages are divided by: std, mean, none; or loo, pass@4, ...
+    # loss
     loss: str = "token-mean"  # or sequence-mean, constant, micro-mean, see `denominator`; or cispo
     clip_low: float = 0.2  # the ratio of new to old probability counts down to 1 - clip_low
     clip_high: float = 0.2  # and up to 1 + clip_high
     dual_clip: float = 3.0  # bound on the ratio where the advantage is negative; 0 is off
     kl: float = 0.0  # weight of the k3 estimate of KL(policy || reference), in the loss; 0 is none
-    # update
+    # optimizer
     mini_batches: int = 4  # optimizer steps per step, each on prompts / mini_batches groups
     lr: float = 1e-6  # constant
 

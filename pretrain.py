@@ -38,6 +38,7 @@ class Config(ComputeFlags):
     seed: int = 0  # initial weights, text of the toy world, order of rows
     tokens: str = "50B"  # the run's length; the learning rate decays over it
     keep: str = presets.CHECKPOINTS["1B"]  # token counts of the checkpoints that are kept
+    # optimizer
     batch: int = 512  # sequences per step, over all ranks
     seq_len: int = 4096  # tokens per sequence
     lr: float = 4e-4  # peak learning rate
@@ -47,7 +48,7 @@ class Config(ComputeFlags):
     weight_decay: float = 0.1  # on everything but the input embedding, as OLMo2
     z_loss: float = 1e-5  # weight of mean(logsumexp^2)
     grad_clip: float = 1.0  # global norm
-    # cost only
+    # log
     save_every: int = 500  # steps between saves to resume from
     log_every: int = 100  # steps between printed lines
 

@@ -36,15 +36,16 @@ class Config(TrainingFlags):
     solutions: str = "one"  # one per problem (SFT) or all (SFT-Gold)
     pick: str = "first"  # which one: first, or random (keyed by seed and problem)
     seed: int = 0  # order of the data
+    max_prompt: int = 512  # tokens; problems with a longer prompt are left out
+    max_response: int = 512  # tokens; a longer solution is cut and loses its end token
+    # optimizer
     steps: int = 9_500  # optimizer steps; the authors' evaluated ones
     batch: int = 512  # solutions per step, over all ranks
     lr: float = 4e-5  # peak learning rate
     schedule: str = "constant"  # constant or cosine
     loss: str = "mean"  # over the response tokens of a step, or their sum
     shuffle: bool = True  # a new order in every epoch; the authors kept the file's
-    max_prompt: int = 512  # tokens; problems with a longer prompt are left out
-    max_response: int = 512  # tokens; a longer solution is cut and loses its end token
-    # cost only
+    # log
     save_every: int = 200  # steps between saves to resume from
     log_every: int = 10  # steps between printed lines
 

@@ -201,6 +201,25 @@ def field_comments(Config) -> dict[str, str]:
     return comments
 
 
+def field_groups(Config) -> dict[str, str]:
+    """Field -> the group that --help shows it in: the comment on a line of its own above it."""
+    groups = {}
+    for cls in reversed(Config.__mro__):
+        if not dataclasses.is_dataclass(cls):
+            continue
+        group = FIRST_GROUP
+        for line in inspect.getsource(cls).splitlines():
+            heading = re.match(r"    # (.*)$", line)
+            field = re.match(r"    (\w+): ", line)
+            if heading:
+                group = heading[1]
+            elif field:
+                groups[field[1]] = group
+    return groups
+
+
+FIRST_GROUP = "what"
+
 # Other spellings of a flag.
 ALIASES = {
     "n": ["--samples"],  # torchrun takes --n for an abbreviation of flags of its own
@@ -214,23 +233,32 @@ def make_parser(Config, fields: dict, comments: dict) -> OneLineParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    needed = [f"--{name} {name.upper()}" for name in fields if is_needed(fields[name])]
+    parser.usage = " ".join([parser.prog, *needed, "[--flag value ...]"])
     parser.epilog = (
-        "--plan prints what it would take instead: time, memory, disk, cost; "
-        "--plan --help its flags"
+        "In [brackets]: the value at the paper's scale, 1B. Presets and settings change some of "
+        "them; a run\nprints its values and where each comes from. --plan prints what it would "
+        "take instead: time,\nmemory, disk, cost; --plan --help its flags"
     )
+    of_fields = field_groups(Config)
+    groups = {}
     for name, field in fields.items():
+        title = of_fields[name]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        add = groups[title].add_argument
         help_text = comments.get(name, "")
         if field.default not in (None, "", dataclasses.MISSING):
-            help_text += f" (default {field.default})"
+            help_text = f"[{field.default}] {help_text}"
         # SUPPRESS: a flag that is not given leaves no value, so that the preset's holds.
         options = {"help": help_text.replace("%", "%%"), "default": argparse.SUPPRESS}
         kind = field_type(field)
         if kind is bool:
-            parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, **options)
+            add(f"--{name}", action=argparse.BooleanOptionalAction, **options)
             continue
         names = [f"--{name}", *ALIASES.get(name, [])]
         options["metavar"] = kind.__name__.upper()
-        parser.add_argument(*names, dest=name, type=kind, **options)
+        add(*names, dest=name, type=kind, **options)
     return parser
 
 
@@ -240,11 +268,15 @@ def did_you_mean(flag: str, fields: dict) -> str:
     return f", did you mean --{near[0]}?" if near else ""
 
 
+def is_needed(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING
+
+
 def check_values(parser: OneLineParser, fields: dict, comments: dict, flags: dict) -> None:
     """Refuse a missing flag that has no default, and whole numbers that are too small."""
     for name, field in fields.items():
         if name not in flags:
-            if field.default is dataclasses.MISSING:
+            if is_needed(field):
                 parser.error(f"--{name} is needed: {comments.get(name, '')}")
         elif field_type(field) is int and name != "seed":
             least = smallest_value(field)

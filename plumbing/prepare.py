@@ -16,6 +16,7 @@ from sampler import Sampler
 class ComputeFlags:
     """Flags of every stage that say how a model computes, not what."""
 
+    # cost
     again: bool = False  # do it although the result is there
     micro_tokens: int = 16_384  # tokens per forward pass and rank
     compile: bool = False  # fuse what surrounds attention: faster; takes a minute at the start
@@ -30,9 +31,11 @@ class TrainingFlags(ComputeFlags):
 
     content_flags = ("data", "reward")  # a file that one of these names is known by its content
 
+    # optimizer
     beta2: float = 0.999  # AdamW; beta1 is 0.9
     weight_decay: float = 0.01  # on all weights
     grad_clip: float = 1.0  # global norm
+    # log
     save_every: int = 20  # steps between saves to resume from
     log_every: int = 1  # steps between printed lines
 

@@ -23,7 +23,7 @@ from plumbing.version import code_version, other_code
 class EvaluationOptions(ComputeFlags):
     benchmarks: str = ""  # folder of <benchmark>.jsonl files with the hub's rows; default the hub
     show: int = 0  # print so many samples with their verdicts
-    # cost only
+    # cost
     slots: int = 512  # samples decoded at a time, per rank
     kv_memory: float = 0.8  # share of a GPU's free memory for keys and values while sampling
     progress: bool = True  # a progress bar

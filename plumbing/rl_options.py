@@ -27,23 +27,28 @@ from plumbing.which_groups import draw_probed, draw_until_mixed, keep_mixed
 
 @dataclass(frozen=True, kw_only=True)
 class RLOptions(TrainingFlags):
-    kind: str = ""  # how answers are graded: gsm8k, math or ordered; default as the problems say
-    reward: str = ""  # your own, FILE.py:FUNCTION of (response, problem); random, format: controls
-    ratio: str = "token"  # of new to old probability: of each token, or of the whole sequence
-    entropy: float = 0.0  # weight of a bonus for the entropy of the next token; 0 is none
-    epochs: int = 1  # passes over the rollouts of a step: updates = epochs x mini_batches
+    # rollouts
     dynamic_sampling: int = 0  # most extra batches drawn until `prompts` groups have mixed rewards
     probe: int = 0  # first so many rollouts of twice the problems; those of mixed rewards get n
+    # reward
+    kind: str = ""  # how answers are graded: gsm8k, math or ordered; default as the problems say
+    reward: str = ""  # your own, FILE.py:FUNCTION of (response, problem); random, format: controls
+    # loss
+    ratio: str = "token"  # or sequence: one of new to old probability for the whole response (GSPO)
+    entropy: float = 0.0  # weight of a bonus for the entropy of the next token; 0 is none
     mask_truncated: bool = False  # cut rollouts carry no loss; they count in their group's mean
     recompute_old: bool = True  # old log-probs by the trainer; off: the sampler's (equal in fp32)
     tis: float = 0.0  # weigh tokens by trainer / sampler probability, at most this; 0 is off
     ref_every: int = 0  # steps after which the policy becomes the reference; 0: it stays the start
+    # optimizer
+    epochs: int = 1  # passes over the rollouts of a step: updates = epochs x mini_batches
+    # cost
+    slots: int = 256  # rollouts decoded at a time, per rank
+    kv_memory: float = 0.4  # share of a GPU's free memory for keys and values while sampling
+    # log
     val: int = 1_000  # held-out problems, one greedy response each; at most a quarter of a set
     val_every: int = 0  # steps between validations; 0 is none, and holds nothing out
     keep: str = ""  # steps after which a copy is kept, as in 50,100 (<name>.step50.pt)
-    # cost only
-    slots: int = 256  # rollouts decoded at a time, per rank
-    kv_memory: float = 0.4  # share of a GPU's free memory for keys and values while sampling
     samples_every: int = 10  # steps between decoded samples in the log
     save_rollouts: bool = False  # all rollouts, with log-probs, in <name>.rollouts.jsonl
 

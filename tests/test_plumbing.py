@@ -89,7 +89,7 @@ def test_a_wrong_flag_is_one_line(argv, message):
 def test_help_is_the_comment_on_the_line(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
-    assert "peak learning rate, 100 % of it (default 1.0)" in capsys.readouterr().out
+    assert "[1.0] peak learning rate, 100 % of it" in capsys.readouterr().out
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,42 @@ def test_help_is_inherited_and_a_subclass_has_the_last_word(capsys):
     with pytest.raises(SystemExit):
         flags.parse_flags(Derived, PRESETS, SETTINGS, ["--help"])
     said = capsys.readouterr().out
-    for text in ("another rate (default 2.0)", "of its own (default 5)", "nucleus (default 1.0)"):
+    for text in ("[2.0] another rate", "[5] of its own", "[1.0] nucleus"):
         assert text in said
     assert "peak learning rate" not in said
+
+
+@dataclass(frozen=True)
+class Grouped(Config):
+    lr: float = 2.0  # another rate
+    # rollouts
+    n: int = 5  # of them
+    steps: int = 1  # rounds
+    # cost
+    slots: int = 4  # of a sampler
+
+
+def test_flags_stand_in_groups(capsys):
+    """A comment on a line of its own begins a group; a field of a subclass stands in the subclass's group."""
+    groups = flags.field_groups(Grouped)
+    assert groups["lr"] == groups["out"] == "what" and groups["n"] == groups["steps"] == "rollouts"
+    assert groups["slots"] == "cost"
+    with pytest.raises(SystemExit):
+        flags.parse_flags(Grouped, PRESETS, SETTINGS, ["--help"])
+    said = capsys.readouterr().out
+    assert (
+        said.index("\nwhat:")
+        < said.index("--lr")
+        < said.index("\nrollouts:")
+        < said.index("--steps")
+    )
+
+
+def test_the_help_of_grpo_has_the_groups_of_a_run():
+    import grpo
+
+    names = set(flags.field_groups(grpo.Config).values())
+    assert names == {"what", "rollouts", "reward", "loss", "optimizer", "cost", "log"}
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "grpo", "parallel", "evaluate"])

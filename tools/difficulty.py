@@ -52,7 +52,7 @@ class Config:
     rule: str = "ours"  # of the grader: ours (exact values), or the authors' (strings)
     seed: int = 0  # of the samples
     again: bool = False  # sort them even if the files are there
-    # cost only
+    # cost
     slots: int = 512  # samples decoded at a time, per rank
     kv_memory: float = 0.8  # share of a GPU's free memory for keys and values
     compile: bool = False  # fuse what surrounds attention: faster; takes a minute at the start

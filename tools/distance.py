@@ -33,7 +33,7 @@ class Config:
     max_response: int = 1024  # new tokens
     seed: int = 0  # of the samples
     out: str = ""  # file of rows; default distances.jsonl beside the checkpoint
-    # cost only
+    # cost
     micro_tokens: int = 16_384  # of a pass of the base
     slots: int = 512  # samples decoded at a time
     kv_memory: float = 0.4  # share of a GPU's free memory for keys and values
