@@ -22,7 +22,7 @@ from plumbing.batches import ahead, idle_pass
 from plumbing.flags import launch
 from plumbing.log import Log
 from plumbing.optimizer import adamw, logged_step, lr_factor, set_lr
-from plumbing.prepare import ComputeFlags, prepare
+from plumbing.prepare import LoggedFlags, prepare
 from plumbing.ranks import all_sum, autocast, device, pad_to_longest_rank, print0
 from plumbing.resume import Resume, collecting_by_hand, stop_signal
 from plumbing.units import count
@@ -30,7 +30,7 @@ from plumbing.watchdog import phase
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ComputeFlags):
+class Config(LoggedFlags):
     preset: str = "toy"  # scale: toy, small, 1B, 1B-60B, 4B
     data: str = "toy"  # toy, dolmino-50B, dolmino-60B, or text and jsonl files joined by commas
     tokenizer: str = "dolma2"  # toy, dolma2, or the path of a Hugging Face tokenizer.json
@@ -118,9 +118,8 @@ def main(config: Config) -> None:
             update = logged_step(model, optimizer, config.grad_clip)
 
             done = step + 1
-            tokens_done = done * tokens_per_step
             loss = all_sum(float(total_nll)) / n_targets  # nats per token
-            log.write(done, tokens=tokens_done, loss=loss, lr=lr, **update)
+            log.write(done, tokens=done * tokens_per_step, loss=loss, lr=lr, **update)
             if done % config.log_every == 0 or done == steps:
                 speed = (done - clock_step) * tokens_per_step / max(time.time() - clock, 1e-9)
                 clock = time.time()
@@ -128,6 +127,7 @@ def main(config: Config) -> None:
                 print0(
                     f"step {done:6d}/{steps} | loss {loss:.4f} | "
                     f"grad norm {update['grad_norm']:6.2f} | lr {lr:.2e} | {speed:,.0f} tok/s"
+                    f"{log.left(done, steps)}"
                 )
             if done in keep:
                 pretrain_setup.keep_checkpoint(keep[done], model, config, done, origin)

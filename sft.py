@@ -112,8 +112,8 @@ def main(config: Config) -> None:
             log.write(done, **metrics, lr=lr, seconds=time.time() - clock)
             if done % config.log_every == 0 or done == config.steps:
                 print0(
-                    f"step {done:5d}/{config.steps} | loss {metrics['loss']:.4f} | "
-                    f"grad norm {metrics['grad_norm']:6.2f} | lr {lr:.2e}"
+                    f"step {done:5d}/{config.steps} | loss {metrics['loss']:.4f} | grad norm "
+                    f"{metrics['grad_norm']:6.2f} | lr {lr:.2e}{log.left(done, config.steps)}"
                 )
 
             stopping = stop.asked()

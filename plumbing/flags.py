@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from data import UserError
-from plumbing import watchdog
+from plumbing import track, watchdog
 from plumbing.checkpoint import read_facts
 from plumbing.ranges import check_ranges
 from plumbing.ranks import rank, start_processes, world
@@ -47,6 +47,7 @@ def launch(main, Config, presets: dict, settings: dict | None = None, after_sft=
             from plumbing.prepare import check_compiler
 
             check_compiler()  # now, and not when data have been prepared for hours
+        track.prepare(getattr(config, "wandb", ""), dataclasses.asdict(config))
         start_processes()
         main(config)
     except (UserError, OSError) as error:

@@ -29,6 +29,7 @@ COST_ONLY = {
     "log_every": "printed lines",
     "samples_every": "samples in the log",
     "save_rollouts": "a file beside the log",
+    "wandb": "a copy of the log",
     "micro_tokens": "a loss is a sum, divided once for the whole step; but see `recorded`",
     "slots": "a token's draw is keyed by problem, rollout and position, not by slot",
     "kv_memory": "it limits how many slots are in use",

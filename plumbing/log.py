@@ -1,8 +1,10 @@
 """The log of a run: one JSON line for each step, for programs to read."""
 
 import json
+import time
 
 from data.files import file_errors, write_text
+from plumbing import track
 from plumbing.checkpoint import stem
 from plumbing.files import read_rows
 from plumbing.ranks import rank
@@ -17,8 +19,13 @@ class Log:
 
     def __init__(self, out: str, step: int, kind: str = "log"):
         self.path = f"{stem(out)}.{kind}.jsonl"
+        self.start = step
+        self.since = time.time()
+        self.run = None  # of --wandb
         if rank() > 0:
             return
+        if kind == "log":
+            self.run = track.open_run(stem(out), step)
         lines = []
         if step > 0:
             lines = [json.dumps(row) for row in self.read() if row["step"] <= step]
@@ -39,3 +46,21 @@ class Log:
         line = json.dumps({"step": step, **values}) + "\n"
         with file_errors("write", self.path), open(self.path, "a") as file:
             file.write(line)
+        if self.run:
+            track.send(self.run, step, values)
+
+    def left(self, done: int, total: int) -> str:
+        """ " | 3 min left", by how long the steps of this process have taken."""
+        seconds = (time.time() - self.since) / max(1, done - self.start) * (total - done)
+        if done == total:
+            return ""
+        return f" | {time_text(seconds)} left"
+
+
+def time_text(seconds: float) -> str:
+    """ "45 s", "3 min", "2.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

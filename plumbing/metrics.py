@@ -236,7 +236,8 @@ class StepLog:
         for text in warnings(self.rows, self.config):
             print0(f"warning, step {done}: {text}")
         if done % self.config.log_every == 0 or done == self.config.steps:
-            print0(step_line(done, row, seconds, self.config))
+            left = self.log.left(done, self.config.steps)
+            print0(step_line(done, row, seconds, self.config) + left)
 
 
 def step_line(done: int, row: dict, seconds: dict, config) -> str:

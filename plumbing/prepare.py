@@ -26,7 +26,15 @@ class ComputeFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingFlags(ComputeFlags):
+class LoggedFlags(ComputeFlags):
+    """Flags of every stage that has steps."""
+
+    # log
+    wandb: str = ""  # send the log to this project of Weights & Biases, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFlags(LoggedFlags):
     """Flags of every stage that trains from a checkpoint."""
 
     content_flags = ("data", "reward")  # a file that one of these names is known by its content
