@@ -175,6 +175,24 @@ def parse_flags(
     return config
 
 
+def make_config(stage, preset: str = "toy", setting: str = "controlled", **values):
+    """The Config of a stage for use in Python, with a preset's values: make_config(grpo, n=8).
+
+    A Config without a preset has the values of the paper's scale. Nothing is printed. Raises
+    UserError as parse_flags does.
+    """
+    fields = fields_of(stage.Config)
+    chosen = {"ckpt": ""} if "ckpt" in fields else {}
+    chosen |= stage.PRESETS[preset] | {"preset": preset}
+    if "setting" in fields:
+        chosen |= stage.SETTINGS[setting] | {"setting": setting}
+    config = stage.Config(**(chosen | values))
+    check_ranges(config)
+    if hasattr(config, "check"):
+        config.check()
+    return config
+
+
 def print_config(config, origins: dict) -> None:
     """One line for each value, and where it comes from unless it is the default."""
     for name in fields_of(type(config)):

@@ -84,9 +84,10 @@ def sums_of_rollouts(groups) -> dict[str, float]:
     return sums
 
 
-SUMS = ("loss", "clip_fraction", "clipped_low", "clipped_high", "ratio", "kl", "entropy")
-SUMS += ("mismatch", "scored")
-HIGHEST = ("ratio", "mismatch")
+OF_TOKENS = ("loss", "clip_fraction", "clipped_low", "clipped_high", "ratio", "kl", "entropy")
+OF_TOKENS += ("mismatch", "scored")
+SUMS = tuple(f"{name}_sum" for name in OF_TOKENS)
+HIGHEST = ("ratio_max", "mismatch_max")
 
 
 class TokenSums:
@@ -103,9 +104,10 @@ class TokenSums:
     def add(self, values: dict) -> None:
         """values: name -> (R,) of one pack."""
         for name, of_tokens in values.items():
-            self.sums[name] = self.sums[name] + of_tokens.detach().sum()
+            sum_name = f"{name}_sum"
+            self.sums[sum_name] = self.sums[sum_name] + of_tokens.detach().sum()
         for name in HIGHEST:
-            highest = values[name].detach().max().double()
+            highest = values[name.removesuffix("_max")].detach().max().double()
             self.highest[name] = torch.fmax(self.highest[name], highest)  # what is NaN is left out
 
     def read(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -130,25 +132,25 @@ def update_metrics(sums: list[dict], highest: list[dict], norms: list[float]) ->
         if i == 0:
             first = everywhere
     maxima = [all_maxima({name: of_one[name] for name in HIGHEST}) for of_one in highest]
-    scored = max(1, total["scored"])
+    scored = max(1, total["scored_sum"])
     return {
-        "loss": total["loss"] / len(sums),  # what was optimised, mean over the mini-batches
+        "loss": total["loss_sum"] / len(sums),  # what was optimised, mean over the mini-batches
         "grad_norm": mean_norm(norms),  # before the cut
         "skipped": count_skipped(norms),  # updates whose gradient was not finite
-        "clip_fraction": total["clip_fraction"] / scored,  # of the tokens that were scored
-        "clipped_low": total["clipped_low"] / scored,
-        "clipped_high": total["clipped_high"] / scored,
-        "ratio": total["ratio"] / scored,
-        "ratio_max": max(of_one["ratio"] for of_one in maxima),
-        "kl": total["kl"] / scored,  # k3 to the reference, nats per token; 0 without a KL term
+        "clip_fraction": total["clip_fraction_sum"] / scored,  # of the tokens that were scored
+        "clipped_low": total["clipped_low_sum"] / scored,
+        "clipped_high": total["clipped_high_sum"] / scored,
+        "ratio": total["ratio_sum"] / scored,
+        "ratio_max": max(of_one["ratio_max"] for of_one in maxima),
+        "kl": total["kl_sum"] / scored,  # k3 to the reference, nats per token; 0 without a KL term
         # of the trainer's distributions, nats per token; exact, but of the scored tokens only
-        "entropy": total["entropy"] / scored,
+        "entropy": total["entropy_sum"] / scored,
         # |log-prob of the sampler - of the trainer|, in the first mini-batch: later ones have
         # moved the weights
-        "mismatch": first["mismatch"] / max(1, first["scored"]),
-        "mismatch_max": maxima[0]["mismatch"],
+        "mismatch": first["mismatch_sum"] / max(1, first["scored_sum"]),
+        "mismatch_max": maxima[0]["mismatch_max"],
         # tokens that went through the trainer: without KL only those of groups with a signal
-        "scored": total["scored"],
+        "scored": total["scored_sum"],
     }
 
 

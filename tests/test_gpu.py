@@ -131,7 +131,7 @@ def test_an_update_is_the_cpus_within_bf16(checkpoint_activations, kv_heads):
     """Packed attention, the head's bf16 factors in chunks, the fused norm, AdamW."""
     sums, gradients, norm, weights = update(checkpoint_activations, kv_heads)
     wanted, its_gradients, its_norm, its_weights = on_cpu(lambda: update(kv_heads=kv_heads))
-    for name in ("loss", "entropy", "kl"):
+    for name in ("loss_sum", "entropy_sum", "kl_sum"):
         assert sums[name] == pytest.approx(wanted[name], rel=0.03, abs=0.02), name
     assert norm == pytest.approx(its_norm, rel=0.02)
     for a, b in zip(gradients, its_gradients):

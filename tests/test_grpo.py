@@ -207,7 +207,7 @@ def test_micro_batches_do_not_change_the_gradient(kl, prepare):
     for micro_tokens in (1, 30):
         parts, part_sums = gradient(groups, prepare, kl=kl, micro_tokens=micro_tokens)
         assert (whole - parts).abs().max() < 1e-6 and whole.abs().max() > 1e-3
-        assert sums["scored"] == part_sums["scored"]
+        assert sums["scored_sum"] == part_sums["scored_sum"]
 
 
 @BOTH
@@ -220,8 +220,8 @@ def test_left_out_groups_have_no_gradient_but_count(prepare):
     )  # a KL weight that weighs nothing, but keeps the groups in
     assert (skipped - everything).abs().max() < 1e-7
     assert (
-        sums["scored"]
-        < all_sums["scored"]
+        sums["scored_sum"]
+        < all_sums["scored_sum"]
         == sum(len(r.tokens) for g in groups.rollouts for r in g)
     )
 

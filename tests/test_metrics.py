@@ -49,20 +49,13 @@ def test_format_without_answers_is_the_bad_seed():
 
 
 def test_an_update_is_the_mean_over_its_mini_batches_and_their_tokens():
-    names = (
-        "loss",
-        "clip_fraction",
-        "clipped_low",
-        "clipped_high",
-        "ratio",
-        "kl",
-        "entropy",
-        "mismatch",
-        "scored",
+    first = dict.fromkeys(SUMS, 0.0) | dict(
+        loss_sum=1.0, ratio_sum=4.0, mismatch_sum=2.0, scored_sum=4
     )
-    first = dict.fromkeys(names, 0.0) | dict(loss=1.0, ratio=4.0, mismatch=2.0, scored=4)
-    second = dict.fromkeys(names, 0.0) | dict(loss=3.0, ratio=8.0, mismatch=90.0, scored=6, kl=5.0)
-    highest = [dict(ratio=1.5, mismatch=0.5), dict(ratio=2.5, mismatch=9.0)]
+    second = dict.fromkeys(SUMS, 0.0) | dict(
+        loss_sum=3.0, ratio_sum=8.0, mismatch_sum=90.0, scored_sum=6, kl_sum=5.0
+    )
+    highest = [dict(ratio_max=1.5, mismatch_max=0.5), dict(ratio_max=2.5, mismatch_max=9.0)]
     row = update_metrics([first, second], highest, [1.0, 2.0])
     expected = dict(
         loss=2.0,

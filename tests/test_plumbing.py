@@ -147,6 +147,19 @@ def test_every_flag_of_every_stage_has_its_help(stage):
     assert flags.field_comments(config).keys() >= {field.name for field in fields(config)}
 
 
+def test_a_config_for_a_shell_is_what_the_command_line_makes(capsys):
+    import grpo
+    import parallel
+    import pretrain
+
+    assert flags.make_config(grpo, n=8, prompts=2).n == 8 and flags.make_config(grpo).lr == 2.5e-4
+    asked = flags.parse_flags(parallel.Config, parallel.PRESETS, parallel.SETTINGS, ["--preset", "toy", "--setting", "run"])
+    assert flags.make_config(parallel, "toy", "run") == asked
+    assert flags.make_config(pretrain, "small").batch == 512
+    with pytest.raises(UserError, match="--n 1"):
+        flags.make_config(grpo, n=1)
+
+
 def test_token_counts():
     assert [units.count(text) for text in ("4B", "250K", "1.2m", "1000", "2T")] == [
         4_000_000_000,
