@@ -153,8 +153,11 @@ def test_a_config_for_a_shell_is_what_the_command_line_makes(capsys):
     import pretrain
 
     assert flags.make_config(grpo, n=8, prompts=2).n == 8 and flags.make_config(grpo).lr == 2.5e-4
-    asked = flags.parse_flags(parallel.Config, parallel.PRESETS, parallel.SETTINGS, ["--preset", "toy", "--setting", "run"])
-    assert flags.make_config(parallel, "toy", "run") == asked
+    stage = (parallel.Config, parallel.PRESETS, parallel.SETTINGS)
+    asked = flags.parse_flags(
+        *stage, ["--ckpt", "x", "--setting", "run"], parent={"preset": "toy", "recipe": "base"}
+    )
+    assert flags.make_config(parallel, "toy", "run", ckpt="x") == asked
     assert flags.make_config(pretrain, "small").batch == 512
     with pytest.raises(UserError, match="--n 1"):
         flags.make_config(grpo, n=1)
