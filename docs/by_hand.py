@@ -3,8 +3,8 @@
     python docs/by_hand.py                              # docs/toy.pt, a few seconds
     python docs/by_hand.py out/toy/3.6M.pt              # a checkpoint that you have pre-trained
 
-Opens as a notebook where `# %%` begins a cell. What it prints is in docs/by_hand.txt. docs/toy.pt is
-out/toy/3.6M.pt of `python pretrain.py`, in bf16.
+Opens as a notebook where `# %%` begins a cell. What it prints is in docs/by_hand.txt. docs/toy.pt
+is out/toy/3.6M.pt of `python pretrain.py`, in bf16.
 """
 
 # %% Where the project is
