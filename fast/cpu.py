@@ -3,7 +3,7 @@
 Without the norms here a toy step takes 2 to 4 % longer, in pre-training, SFT, the RL update and
 sampling alike. With the plain loop of torch's attention, sequence by sequence, a toy pre-training
 step takes 9 % longer (one thread of an AMD EPYC, Zen 4; medians of steps in turn). Kept memory is
-worth 5 to 10 % (results/README.md). Together they save more than the 10 % that fast/ asks for.
+worth 5 to 10 % (docs/log.md). Together they save more than the 10 % that fast/ asks for.
 """
 
 import ctypes
