@@ -1,0 +1,147 @@
+"""README and docs: links and names lead somewhere, and every command is one that its program takes."""
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from plumbing.flags import parse_flags
+
+PAGES = [
+    Path(ROOT, "README.md"),
+    Path(ROOT, "CONTRIBUTING.md"),
+    Path(ROOT, "results", "README.md"),
+    *sorted(Path(ROOT, "docs").glob("*.md")),
+]
+STAGES = ("pretrain.py", "sft.py", "grpo.py", "parallel.py", "evaluate.py")
+INSTEAD = {
+    "RUN": "run",
+    "DIR": "dir",
+    "FOLDER": "folder",
+    "...": "",
+}  # what stands for something of the reader's
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found = set()
+    for heading in re.findall(r"^#+ (.*)$", text, re.M):
+        plain = re.sub(r"[^\w\s-]", "", heading.lower())
+        found.add(plain.strip().replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith(("http", "mailto")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def test_functions_of_the_hour_are_there():
+    text = Path(ROOT, "docs", "hour.md").read_text()
+    named = set(re.findall(r"\| `((?:\w+\.)+\w+)` \|", text))
+    assert len(named) >= 9
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+    for test in re.findall(r"tests/\w+\.py", text):
+        assert Path(ROOT, test).exists(), test
+
+
+# ---------------------------------------------------------------------------------- commands
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of all lines of code that run one of our programs."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"\s*\\\n\s*", " ", page.read_text())  # a long command goes on in the next line
+        code = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+        lines = "\n".join(code).splitlines() + re.findall(r"`((?:python|torchrun) [^`]+)`", text)
+        for line in lines:
+            line = re.sub(
+                r"\s{2,}.*$| #.*$", "", line.strip()
+            )  # what stands behind it is a comment
+            if re.match(r"(?:[A-Z_]+=\S+ )*(?:python|torchrun)\b", line):
+                found.append((page.name, line))
+    return sorted(set(found))
+
+
+COMMANDS = commands()
+
+
+def words_of(line: str) -> list[str]:
+    for stands, instead in INSTEAD.items():
+        line = line.replace(stands, instead)
+    words = shlex.split(line)
+    while "=" in words[0]:
+        words = words[1:]
+    return words
+
+
+@lru_cache
+def help_of(module: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_there_are_many():
+    assert len(COMMANDS) > 50 and {page for page, _ in COMMANDS} >= {
+        "README.md",
+        "study.md",
+        "settings.md",
+    }
+
+
+@pytest.mark.parametrize(
+    "page, line", COMMANDS, ids=[f"{page}-{i}" for i, (page, _) in enumerate(COMMANDS)]
+)
+def test_every_command_is_one_that_its_program_takes(page, line, capsys):
+    words = words_of(line)
+    if words[0] == "torchrun":
+        script = next(i for i, word in enumerate(words) if word.endswith(".py"))
+        takes_n = "--n" in words[script:] and words[script - 1] != "--"
+        assert not takes_n, "torchrun takes --n for one of its own flags"
+        words = ["python", *words[script:]]
+    if words[1] == "-m" and words[2] not in (
+        "venv",
+        "pytest",
+        "tests.density",
+        "tests.fake_gpu",
+        "tests.faults",
+    ):
+        for flag in (word for word in words[3:] if word.startswith("--")):
+            assert flag.split("=")[0] in help_of(words[2]), line
+    elif words[1] in STAGES:
+        if "--plan" in words or "--help" in words:
+            return
+        stage = importlib.import_module(words[1].removesuffix(".py"))
+        preset = words[words.index("--preset") + 1] if "--preset" in words else "toy"
+        parent = {"preset": preset, "recipe": "base"}
+        parse_flags(
+            stage.Config, stage.PRESETS, getattr(stage, "SETTINGS", {}), words[2:], parent=parent
+        )
+    elif words[1] == "excursions.py":
+        import excursions
+
+        args, rest = excursions.read_flags(words[2:])
+        if not args.checkpoints and not args.out_of:
+            excursions.what_to_run(args)
+        assert not rest or args.plan, line
+    elif words[1].endswith(".py"):
+        assert Path(ROOT, words[1]).exists() or words[1].startswith("data/"), line
