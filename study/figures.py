@@ -17,7 +17,7 @@ from data.files import file_errors, write_text
 from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
-from study import dots, drawing, paper_figures, sections
+from study import dots, drawing, paper_figures, paper_runs, sections
 from study.estimates import direction
 from study.experiment import Experiment
 from study.experiments import EXPERIMENTS, FLAT
@@ -127,7 +127,7 @@ OF_EXPERIMENTS = {
         "All recipes on the hard family over pre-training; the paper's below, on MATH.",
     ),
     "brittleness": (
-        paper_figures.draw_brittleness,
+        paper_runs.draw_brittleness,
         "Each colour is a seed of RL; all begin from the same weights.",
     ),
     "sft passes": (
@@ -136,15 +136,15 @@ OF_EXPERIMENTS = {
     ),
     "shots": (paper_figures.draw_shots, "Base checkpoints with so many worked examples before."),
     "trajectories": (
-        paper_figures.draw_trajectories,
+        paper_runs.draw_trajectories,
         "Parallel averaging over its steps; the rate of the SFT half decides which half leads.",
     ),
     "rollouts": (
-        paper_figures.draw_rollouts,
+        paper_runs.draw_rollouts,
         "Few or many rollouts a problem, at equally many samples.",
     ),
     "differences": (
-        paper_figures.draw_differences,
+        paper_runs.draw_differences,
         "Each cell against the one that it is compared with; green is higher, orange lower, and "
         "grey an interval that holds 0.",
     ),

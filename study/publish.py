@@ -22,7 +22,7 @@ from study.own_experiments import FILE
 from study.rows import IN_FIGURES
 
 WHOLE = ("results.jsonl", "distances.jsonl", COMMANDS, FILE)
-KEPT = (*IN_FIGURES, "reward", "groups", "val_accuracy")
+KEPT = (*IN_FIGURES, "reward", "groups", "val_accuracy", "tokens", "scored")
 DIGITS = 4
 
 

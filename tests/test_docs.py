@@ -67,7 +67,9 @@ def commands() -> list[tuple[str, str]]:
     """(page, command) of all lines of code that run one of our programs."""
     found = []
     for page in PAGES:
-        text = re.sub(r"\s*\\\n\s*", " ", page.read_text())  # a long command goes on in the next line
+        text = re.sub(
+            r"\s*\\\n\s*", " ", page.read_text()
+        )  # a long command goes on in the next line
         code = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
         lines = "\n".join(code).splitlines() + re.findall(r"`((?:python|torchrun) [^`]+)`", text)
         for line in lines:

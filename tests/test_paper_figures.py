@@ -9,7 +9,7 @@ from test_experiments import jobs_of
 from test_figures import write_rows
 
 from plumbing.units import count
-from study import cells, figures, paper_figures, said, sections
+from study import cells, figures, paper_figures, paper_runs, said, sections
 from study.experiments import EXPERIMENTS
 from study.paper_hard import AVERAGING, FIGURE5, GAINS, HARD, SHOTS, points
 from study.predictions import read_predictions
@@ -108,6 +108,8 @@ def study_of(name: str, tmp_path) -> tuple[Study, list[str]]:
                         length=30.0,
                         surprise=0.4,
                         groups=24.0,
+                        tokens=11520.0,
+                        scored=5760.0,
                     )
                     file.write(
                         json.dumps(
@@ -215,7 +217,7 @@ def test_the_papers_numbers():
 
 def test_copies_are_in_order(tmp_path):
     study, _ = study_of("figure17", tmp_path)
-    way = paper_figures.on_the_way(study, "3.6M", "parallel-low")
+    way = paper_runs.on_the_way(study, "3.6M", "parallel-low")
     assert [step for step, _ in way] == [25, 50, 100, 200, 300]
     assert way[0][1] == "3.6M.parallel-low.step25" and way[-1][1] == "3.6M.parallel-low"
     names = sections.cells_there(study, EXPERIMENTS["figure17"])
