@@ -23,7 +23,7 @@ from study.experiment import Experiment
 from study.experiments import EXPERIMENTS, FLAT
 from study.findings import findings
 from study.opening import opening
-from study.own_experiments import read_own
+from study.overview import overview
 from study.paper import paper_difference
 from study.predictions import read_predictions
 from study.recipes import RECIPES, RECIPES_OF_FIGURE, WRITTEN
@@ -258,7 +258,8 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
         print(line, file=sys.stderr)
         parts.append(line + "\n")
     if study.task in study.tasks:
-        parts += opening(study, place_of_experiment(study, "gains", CORE_GAINS, out))
+        table = overview(study, experiments_run(study), read_predictions())
+        parts += opening(study, place_of_experiment(study, "gains", CORE_GAINS, out), table)
         scatter = place_of_experiment(study, "scatter", CORE_SCATTER, out)
         if scatter:
             parts.append(scatter)
@@ -311,15 +312,21 @@ def experiment_sections(study: Study, out: str) -> list[str]:
     """A section for every experiment that was run, the user's own ones first."""
     known = read_predictions()
     parts = []
-    for name, experiment in (read_own(study.folders[0]) | EXPERIMENTS).items():
-        if not was_run(study, name, experiment):
-            continue
+    for name, experiment in experiments_run(study).items():
         figure = ""
         if experiment.figure != "gains":  # the core's stands at the top of the report
             figure = place_of_experiment(study, name, experiment, out)
         said = sentence(study.on(experiment.task), experiment)
         parts += sections.section(study, name, experiment, known, figure, said)
     return parts
+
+
+def experiments_run(study: Study) -> dict[str, Experiment]:
+    found = {}
+    for name, experiment in study.experiments.items():
+        if was_run(study, name, experiment):
+            found[name] = experiment
+    return found
 
 
 def was_run(study: Study, name: str, experiment: Experiment) -> bool:

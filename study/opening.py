@@ -29,13 +29,15 @@ RULE = (
 )
 
 
-def opening(study: Study, main_figure: str) -> list[str]:
-    """The paragraphs before any table. main_figure: what figures.py says of it, or ""."""
+def opening(study: Study, main_figure: str, overview: str) -> list[str]:
+    """The first screen. main_figure: what figures.py says of it, overview: its table; or ""."""
     parts = [question(study)]
     said = what_rl_did(study)
     if said:
         parts.append("\n".join(said) + "\n")
     parts += how_long(study)
+    if overview:
+        parts.append(overview)
     if main_figure:
         parts.append(main_figure)
     if study.task == "toy":
@@ -74,12 +76,12 @@ def what_rl_did(study: Study) -> list[str]:
         groups = cells.level_groups(study, stem)
         for group in ["", *groups]:
             found.append((group, cells.difference(study, name, start, wide, group)))
-        by_kind = f"{wide} is {found_in_words(found)}; " if groups else ""
+        by_kind = f" By kind of problem {wide} is {found_in_words(found)}." if groups else ""
         paper = paper_difference(after, before)
         lines.append(
-            f"- **{label}** at {stem} tokens: {by_kind}in all pass@1 {change(narrow)} and {wide} "
-            f"{change(widest)}: {claim(narrow, widest)}. The paper, at 44B tokens on GSM8K: "
-            f"{paper} points of pass@1 / pass@32."
+            f"- **{label}** at {stem} tokens: {claim(narrow, widest)}.{by_kind} Over all problems "
+            f"pass@1 {change(narrow)}, and {wide} {change(widest)}. The paper, at 44B tokens on "
+            f"GSM8K: {paper} points of pass@1 / pass@32."
         )
     return lines
 
@@ -101,15 +103,17 @@ def how_long(study: Study) -> list[str]:
 
 
 def change(estimate: Estimate) -> str:
-    """ "rises by 29.4 [21.0, 37.8] points, 8 of 8 seeds up"."""
-    words = {"higher": "rises by", "lower": "falls by", "undecided": "is undecided,"}
-    word = words.get(direction(estimate), "changes by")
-    number = estimate.with_interval()
-    if word == "rises by":
-        number = estimate.with_interval(sign="")
-    seeds = f", {count_up(estimate)}" if len(estimate.of_seeds) > 1 else ""
-    more = f", {said_of_seeds(estimate)}" if direction(estimate) == "undecided" else ""
-    return f"{word} {number}{seeds}{more}"
+    """ "rises by 29.4 [21.0, 37.8] points (8 of 8 seeds up)"."""
+    words = {"higher": "rises by", "lower": "falls by"}
+    side = direction(estimate)
+    number = estimate.with_interval(sign="" if side == "higher" else "+")
+    notes = []
+    if len(estimate.of_seeds) > 1:
+        notes.append(count_up(estimate))
+    if side == "undecided":
+        notes.append(f"undecided, {said_of_seeds(estimate)}")
+    note = f" ({'; '.join(notes)})" if notes else ""
+    return f"{words.get(side, 'changes by')} {number} points{note}"
 
 
 def claim(narrow: Estimate, widest: Estimate) -> str:

@@ -31,7 +31,7 @@ WIDTH = 100  # columns, at most
 COMPREHENSIONS = 40  # at most so many per 1,000 non-blank lines
 TUPLE_ASSIGNMENTS = 8
 
-NO_CODE = {"tests", "out", "results", "__pycache__"}  # and whatever begins with a dot
+NO_CODE = {"tests", "out", "results", "docs", "__pycache__"}  # and whatever begins with a dot
 
 KINDS = ("comprehensions", "ternaries", "tuples", "lambdas")
 
