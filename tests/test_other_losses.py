@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import test_recipes
 import torch
+from conftest import run
 
 import evaluate
 import grpo
@@ -278,6 +279,51 @@ def test_copies_are_kept_on_the_way(base, tmp_path):
     with pytest.raises(UserError, match=r"step2\.pt exists and differs \(.*lr was"):
         (tmp_path / "4K.rl.pt").unlink()
         grpo.main(flags(grpo, folder / "4K.pt", tmp_path / "4K.rl.pt", data, "controlled", **other))
+
+
+def test_two_ranks_probe_adapt_and_learn_what_one_does(base, tmp_path):
+    """Probed problems, one ratio per response, a bonus, two passes; and an adapted average."""
+    folder, data = base
+    small = [
+        "--ckpt",
+        folder / "4K.pt",
+        "--data",
+        data,
+        "--prompts",
+        6,
+        "--samples",
+        8,
+        "--max_response",
+        8,
+        "--steps",
+        2,
+    ]
+    ways = {
+        "grpo.py": [
+            "--probe",
+            2,
+            "--ratio",
+            "sequence",
+            "--entropy",
+            0.01,
+            "--epochs",
+            2,
+            "--mini_batches",
+            1,
+            "--keep",
+            1,
+        ],
+        "parallel.py": ["--adapt", "--sft_batch", 8],
+    }
+    for script, more in ways.items():
+        for ranks in (1, 2):
+            run(script, *small, *more, "--out", tmp_path / f"{script}{ranks}.pt", ranks=ranks)
+        one, two = (test_recipes.weights(tmp_path / f"{script}{ranks}.pt") for ranks in (1, 2))
+        assert max((a - b).abs().max() for a, b in zip(one.values(), two.values())) < 1e-4, script
+    rows = [log(tmp_path / f"parallel.py{ranks}.pt") for ranks in (1, 2)]
+    assert [row["weight"] for row in rows[0]] == [row["weight"] for row in rows[1]]
+    copies = [test_recipes.weights(tmp_path / f"grpo.py{ranks}.step1.pt") for ranks in (1, 2)]
+    assert max((a - b).abs().max() for a, b in zip(copies[0].values(), copies[1].values())) < 1e-4
 
 
 def test_the_weight_adapts_to_the_signal(base, tmp_path):
