@@ -1,7 +1,6 @@
 """The table of the report's first screen: each experiment, its question, its first prediction."""
 
 from study import predictions
-from study.estimates import count_up
 from study.experiment import Experiment
 from study.predictions import Prediction
 from study.report import table
@@ -24,17 +23,14 @@ def overview(study: Study, ran: dict[str, Experiment], known: list[Prediction]) 
 def row_of(study: Study, name: str, experiment: Experiment, own: list[Prediction]) -> list[str]:
     verdicts = [predictions.judge(study, prediction) for prediction in own]
     first = verdicts[0]
-    measured = ""
-    if first.estimate:
-        digits = 3 if abs(first.estimate.mean) < 1 and own[0].border < 1 else 1
-        measured = f"{first.estimate.with_interval(digits)}, {count_up(first.estimate)}"
+    number = predictions.measured(own[0], first.estimate) if first.estimate else ""
     counts = []
     words = [verdict.word for verdict in verdicts]
     for word in ("held", "failed", "undecided", "one seed", "not run"):
         if word in words:
             counts.append(f"{words.count(word)} {word}")
     link = f"[{name}](#{anchor(name, experiment.question)})"
-    said = [link, experiment.question, own[0].words, f"**{first.word}**", measured]
+    said = [link, experiment.question, own[0].words, f"**{first.word}**", number]
     return [*said, ", ".join(counts)]
 
 

@@ -193,13 +193,17 @@ def in_words(prediction: Prediction, verdict: Verdict) -> list[str]:
     """A row of the report: id, prediction, verdict, number."""
     if verdict.estimate is None:
         return [prediction.name, prediction.words, "not run", ""]
-    digits = 3 if abs(verdict.estimate.mean) < 1 and prediction.border < 1 else 1
-    number = verdict.estimate.with_interval(digits)
-    number += f", {count_up(verdict.estimate)}"
+    number = measured(prediction, verdict.estimate)
     said = f"**{verdict.word}**"
     if verdict.why:
         said += f": {verdict.why}"
     return [prediction.name, prediction.words, said, f"{number} ({range_of(prediction)})"]
+
+
+def measured(prediction: Prediction, estimate: Estimate) -> str:
+    """ "+12.1 [+4.0, +20.2], 6 of 6 seeds up"; nats have three digits, points one."""
+    in_points = all("@" in term.quantity or term.quantity == "general" for term in prediction.terms)
+    return f"{estimate.with_interval(1 if in_points else 3)}, {count_up(estimate)}"
 
 
 def range_of(prediction: Prediction) -> str:
