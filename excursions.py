@@ -216,7 +216,7 @@ def default_folder(args, experiment: Experiment) -> str:
     """out/toy; out/toy-study for long RL; out/quick; out/<name of --checkpoints>-study."""
     if args.quick:
         return os.path.join("out", "quick")
-    if experiment.preset != "toy":
+    if not experiment.recipes:  # it evaluates checkpoints of others
         return os.path.join("out", args.only)
     if args.checkpoints:
         name = os.path.basename(os.path.abspath(args.checkpoints))

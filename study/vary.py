@@ -56,6 +56,7 @@ def experiment_of(base: Experiment, preset: str, vary: list[str], on: str) -> Ex
         recipes=recipes,
         stems=",".join(stems),
         pretrain=pretrain,
+        preset=preset,
         against=recipes_asked.pop(),
         figure="dots",
     )

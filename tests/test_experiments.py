@@ -162,6 +162,10 @@ def test_pre_training_and_evaluation_may_vary():
     asked = lines("--vary", "pretrain.lr=5e-3", "--on", "3.6M.rl")
     assert "pretrain.py --preset toy --keep 3.6M --lr 5e-3 --out o-3.6M-lr-5e-3" in asked
     assert "grpo.py --ckpt o/3.6M-lr-5e-3.pt --setting controlled" in asked
+    asked = lines(
+        "--vary", "pretrain.lr=1e-3", "--on", "4B.rl", "--preset", "1B"
+    )  # at other scales, too
+    assert "pretrain.py --preset 1B --keep 4B --lr 1e-3 --out o-4B-lr-1e-3" in asked
     asked = lines("--vary", "evaluate.temperature=1", "--on", "3.6M.rl")
     assert "-sf 3.6M.rl.pt o/3.6M.rl-temperature-1.pt" in asked
     assert any("3.6M.rl-temperature-1.pt --setting controlled --temperature 1" in a for a in asked)

@@ -6,6 +6,7 @@ import os
 import pytest
 from test_experiments import jobs_of, lines, refusal
 
+import excursions
 import parallel
 from data.toy_text import CORPORA, documents
 from model import PRESETS, Transformer
@@ -134,6 +135,20 @@ def test_public_checkpoints_are_converted():
         sum(line.startswith("evaluate") and "--shots 8" in line for line in asked) == 9
         and len(asked) == 18
     )
+
+
+def test_where_results_go(monkeypatch):
+    def folder(*flags):
+        args, _ = excursions.read_flags(list(flags))
+        return excursions.what_to_run(args)[1].out
+
+    assert folder("--only", "public", "--preset", "1B") == "out/public"
+    assert (
+        folder("--only", "figure10") == "out/toy-study"
+        and folder("--only", "figure10", "--preset", "1B") == "out/1B"
+    )
+    assert folder("--vary", "pretrain.lr=1e-3", "--on", "4B.rl", "--preset", "1B") == "out/1B"
+    assert folder("--only", "core") == "out/toy-study" and folder() == "out/toy"
 
 
 def test_the_targeted_mix_adds_the_hard_family_and_takes_nothing_away():
