@@ -4,6 +4,7 @@ from plumbing.presets import CHECKPOINTS
 from study import cells, predictions
 from study.estimates import direction
 from study.experiment import PLACES, Experiment, stems_of
+from study.experiments import EXPERIMENTS
 from study.predictions import Prediction
 from study.report import MISSING, table
 from study.rows import Study
@@ -89,7 +90,10 @@ def section(
     """Its paragraphs; figure: what figures.py says of its picture; said: a sentence of result."""
     study = study.on(experiment.task)
     names = cells_there(study, experiment)
-    parts = [f"## {name}: {experiment.question}\n"]
+    heading = f"{name}: {experiment.question}"
+    if name not in EXPERIMENTS:  # one of --vary or --recipe, whose name is its question
+        heading = experiment.question
+    parts = [f"## {heading}\n"]
     if said:
         parts.append(said + "\n")
     own = [prediction for prediction in known if prediction.experiment == name]
