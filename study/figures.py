@@ -258,8 +258,9 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
         print(line, file=sys.stderr)
         parts.append(line + "\n")
     if study.task in study.tasks:
-        table = overview(study, experiments_run(study), read_predictions())
-        parts += opening(study, place_of_experiment(study, "gains", CORE_GAINS, out), table)
+        predicted = overview(study, experiments_run(study), read_predictions())
+        main_figure = place_of_experiment(study, "gains", CORE_GAINS, out)
+        parts += opening(study, main_figure, predicted)
         scatter = place_of_experiment(study, "scatter", CORE_SCATTER, out)
         if scatter:
             parts.append(scatter)

@@ -30,18 +30,18 @@ RULE = (
 
 
 def opening(study: Study, main_figure: str, overview: str) -> list[str]:
-    """The first screen. main_figure: what figures.py says of it, overview: its table; or ""."""
+    """The first screen. main_figure: its paragraph; overview: that of the predictions; or ""."""
     parts = [question(study)]
     said = what_rl_did(study)
     if said:
         parts.append("\n".join(said) + "\n")
     parts += how_long(study)
-    if overview:
-        parts.append(overview)
     if main_figure:
         parts.append(main_figure)
     if study.task == "toy":
         parts.append(solved_problem())
+    if overview:
+        parts.append(overview)
     parts.append(recipes_in_words(study))
     parts.append(RULE)
     return parts

@@ -1,37 +1,36 @@
-"""The table of the report's first screen: each experiment, its question, its first prediction."""
+"""The lines of the report's first screen: each experiment, its question, its first prediction."""
 
 from study import predictions
 from study.experiment import Experiment
 from study.predictions import Prediction
-from study.report import table
 from study.rows import Study
+from study.sections import counted
 
 
 def overview(study: Study, ran: dict[str, Experiment], known: list[Prediction]) -> str:
-    """ran: the experiments that have rows. "" where none of them was predicted."""
-    rows = []
+    """A line for each experiment in `ran`, those that have rows; "" where none was predicted."""
+    lines = []
     for name, experiment in ran.items():
         own = [prediction for prediction in known if prediction.experiment == name]
         if own:
-            rows.append(row_of(study.on(experiment.task), name, experiment, own))
-    if not rows:
+            lines.append(line_of(study.on(experiment.task), name, experiment, own))
+    if not lines:
         return ""
-    header = ["experiment", "question", "first prediction", "verdict", "measured", "all of them"]
-    return table(header, rows)
+    return "What was predicted before the runs, and what came out:\n\n" + "\n".join(lines) + "\n"
 
 
-def row_of(study: Study, name: str, experiment: Experiment, own: list[Prediction]) -> list[str]:
-    verdicts = [predictions.judge(study, prediction) for prediction in own]
-    first = verdicts[0]
-    number = predictions.measured(own[0], first.estimate) if first.estimate else ""
-    counts = []
-    words = [verdict.word for verdict in verdicts]
-    for word in ("held", "failed", "undecided", "one seed", "not run"):
-        if word in words:
-            counts.append(f"{words.count(word)} {word}")
+def line_of(study: Study, name: str, experiment: Experiment, own: list[Prediction]) -> str:
+    """Question, first prediction, verdict, number, and how many of its predictions held."""
+    verdict = predictions.judge(study, own[0])
+    number = ""
+    if verdict.estimate:
+        number = f", {predictions.measured(own[0], verdict.estimate)}"
     link = f"[{name}](#{anchor(name, experiment.question)})"
-    said = [link, experiment.question, own[0].words, f"**{first.word}**", number]
-    return [*said, ", ".join(counts)]
+    words = own[0].words.rstrip(".")
+    return (
+        f"- {link}: *{experiment.question}* {words}: **{verdict.word}**{number}. "
+        f"{counted(study, own)}."
+    )
 
 
 def anchor(name: str, question: str) -> str:
