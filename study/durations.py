@@ -6,6 +6,7 @@ from plumbing.units import count
 # and each step, or million tokens of pre-training, or thousand samples of an evaluation.
 START = 4
 SECONDS = {"pretrain": 35, "sft": 0.08, "grpo": 0.8, "parallel": 0.85, "evaluate": 2.2}
+LARGE = 2.5  # times as long with the model toy-large
 STEPS = {"sft": 300, "grpo": 50, "parallel": 50}  # of the toy preset
 
 
@@ -13,10 +14,17 @@ def seconds_of(words: list[str]) -> float:
     """About how long a command takes on one core, at toy scale."""
     if "tools.distance" in words:
         return START + 6
+    if "tools.difficulty" in words:
+        return START + 45
     scripts = [word for word in words if word.endswith(".py")]
-    if not scripts:  # a link
+    stage = scripts[0].removesuffix(".py") if scripts else ""
+    if stage not in SECONDS:  # a link, say
         return 0.0
-    stage = scripts[0].removesuffix(".py")
+    return seconds_of_stage(stage, words) * (LARGE if "large" in " ".join(words) else 1.0)
+
+
+def seconds_of_stage(stage: str, words: list[str]) -> float:
+    """Of the toy model."""
     if stage == "pretrain":
         millions = count(flag(words, "--tokens", "3.6M")) / 1e6
         return START + SECONDS[stage] * millions

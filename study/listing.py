@@ -18,13 +18,17 @@ def print_list(workers: int) -> None:
 
 
 def print_one(name: str, experiment: Experiment, workers: int) -> None:
-    study = Study("toy", "controlled", experiment.seeds, "out/none")
+    preset = "toy" if experiment.recipes else experiment.preset
+    study = Study(preset, "controlled", experiment.seeds, "out/none")
     stems = stems_for(study, experiment)
     jobs = all_jobs(study, experiment, stems)
     minutes = sum(seconds_of(job.command) for job in jobs) / workers / 60
     cells = len([job for job in jobs if job.kind == "evaluation"])
     n_seeds = "1 seed" if experiment.seeds == 1 else f"{experiment.seeds} seeds"
     print(f"{name:<12} {experiment.question}")
-    recipes = ", ".join(recipe for recipe in experiment.recipes if recipe != WRITTEN)
-    about = f"base, {recipes} at {', '.join(stems)}; {n_seeds}, {cells} cells, {minutes:.0f} min"
+    recipes = ["base", *(recipe for recipe in experiment.recipes if recipe != WRITTEN)]
+    cost = (
+        f"{minutes:.0f} min" if preset == "toy" else f"--preset {preset} --plan says what it costs"
+    )
+    about = f"{', '.join(recipes)} at {', '.join(stems)}; {n_seeds}, {cells} cells, {cost}"
     print(textwrap.indent(textwrap.fill(about, 87), " " * 13))

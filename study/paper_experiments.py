@@ -27,7 +27,7 @@ ON_HARD = dict(seeds=4, long=True, anywhere=True, evaluate="--task {hard task}",
 
 
 def hard_table(configuration: str, stems: str, pretrain: dict) -> Experiment:
-    question = f"What do all recipes do on the hard family, {configuration}?"
+    question = f"What do all recipes do on the hard family{configuration}?"
     return Experiment(question, HARD, stems=stems, pretrain=pretrain, figure="passes", **ON_HARD)
 
 
@@ -157,9 +157,9 @@ PAPER_EXPERIMENTS = {
         figure="configurations",
         **ON_HARD,
     ),
-    "figure10": hard_table("1B", "all", {}),
-    "figure11": hard_table("with more targeted data", ",".join(TARGETED_STEMS), TARGETED_STEMS),
-    "figure12": hard_table("with a larger model", ",".join(LARGE_STEMS), LARGE_STEMS),
+    "figure10": hard_table("", "all", {}),
+    "figure11": hard_table(" after more targeted data", ",".join(TARGETED_STEMS), TARGETED_STEMS),
+    "figure12": hard_table(" with a larger model", ",".join(LARGE_STEMS), LARGE_STEMS),
     "figure14": Experiment(
         "How much does the seed of RL alone decide, early and late?",
         SEEDS,
