@@ -338,7 +338,11 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
     if name in ("core", "figure5"):
         return is_long(study)
     own = set(experiment.recipes) - set(RECIPES)
-    return any(study.cell(cell)[1] in own for cell in there)
+    for cell in there:
+        stem, recipe = study.cell(cell)
+        if recipe in own or stem in experiment.pretrain:
+            return True
+    return False
 
 
 def is_long(study: Study) -> bool:

@@ -60,7 +60,9 @@ def reference_of(study: Study, experiment: Experiment, cell: str) -> str:
     if recipe in experiment.beside:
         return name_of(stem, experiment.beside[recipe])
     if experiment.against:
-        other = name_of(before_vary(experiment, stem), experiment.against)
+        before = before_vary(experiment, stem)
+        is_other_base = recipe == "base" and before != stem  # a pre-training that was varied
+        other = name_of(before, "base" if is_other_base else experiment.against)
     elif recipe in experiment.recipes:
         other = name_of(stem, experiment.recipes[recipe][0])
     else:

@@ -23,7 +23,7 @@ def test_numbers_are_those_of_the_rows(page, monkeypatch):
     assert len(numbers.MARKED.findall(text)) == len(re.findall(r"\d\]?<!--", text)), (
         "a mark that is not understood"
     )
-    _, wrong = numbers.corrected(text, numbers.committed_study())
+    _, wrong = numbers.corrected(text, numbers.committed_study(text))
     assert not wrong
 
 

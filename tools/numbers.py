@@ -9,7 +9,8 @@ words of results/toy/predictions.md:
     pass@1 rises by 58.4<!--1 pass@1(3.6M.rl) - pass@1(3.6M)--> points
 
 The comment begins with how it is written: the digits behind the point, + for a sign also before
-what is positive, [] for the 95 % interval behind it, n for the number of seeds instead.
+what is positive, [] for the 95 % interval behind it, n for the number of seeds instead. The rows
+are those of results/toy/toy-study*, or of the folders that a page names: <!-- rows: FOLDERS* -->.
 """
 
 import argparse
@@ -23,15 +24,19 @@ from plumbing.flags import OneLineParser
 from study.predictions import read_terms, value_of
 from study.rows import Study
 
-ROWS = Path("results", "toy")
+ROWS = "results/toy/toy-study*"
+OTHER_ROWS = re.compile(r"<!-- rows: (\S+) -->")
 NUMBER = r"[+-]?\d[\d,]*(?:\.\d+)?"
 MARKED = re.compile(rf"({NUMBER}(?: \[{NUMBER}, {NUMBER}\])?)<!--(\d?\+?(?:\[\])?n?) ([^>]+?)-->")
 
 
-def committed_study() -> Study:
-    folders = sorted(map(str, ROWS.glob("toy-study*")), key=lambda path: (len(path), path))
+def committed_study(page: str) -> Study:
+    """The rows that the text of a page speaks of. Raises UserError where there are none."""
+    other = OTHER_ROWS.search(page)
+    pattern = other[1] if other else ROWS
+    folders = sorted(map(str, Path().glob(pattern)), key=lambda path: (len(path), path))
     if not folders:
-        raise UserError(f"{ROWS} has no rows of the study; see study/publish.py")
+        raise UserError(f"{pattern} has no rows of a study; see study/publish.py")
     return Study(folders)
 
 
@@ -74,10 +79,9 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     found = 0
     try:
-        study = committed_study()
         for page in args.pages:
             text = Path(page).read_text(encoding="utf-8")
-            right, wrong = corrected(text, study)
+            right, wrong = corrected(text, committed_study(text))
             for line in wrong:
                 print(f"{page}: {line}")
             found += len(wrong)
