@@ -39,7 +39,10 @@ def anchors(text: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_to_a_file_and_a_heading(page):
-    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    text = re.sub(
+        r"<!--.*?-->", "", page.read_text(), flags=re.S
+    )  # rules of numbers look like links
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if link.startswith(("http", "mailto")):
             continue
         name, _, anchor = link.partition("#")
@@ -76,7 +79,10 @@ def commands() -> list[tuple[str, str]]:
             line = re.sub(
                 r"\s{2,}.*$| #.*$", "", line.strip()
             )  # what stands behind it is a comment
-            if re.match(r"(?:[A-Z_]+=\S+ )*(?:python|torchrun)\b", line):
+            of_a_fork = (
+                page.name == "ablations.md"
+            )  # tests/test_ablations.py applies the forks first
+            if re.match(r"(?:[A-Z_]+=\S+ )*(?:python|torchrun)\b", line) and not of_a_fork:
                 found.append((page.name, line))
     return sorted(set(found))
 
