@@ -133,9 +133,12 @@ def claim(narrow: Estimate, widest: Estimate) -> str:
         ("higher", "lower"): "sharpening",
         ("lower", "lower"): "worse at both",
     }
+    found = words.get((direction(narrow), direction(widest)), "undecided")
     if direction(narrow) == "higher" and direction(widest) == "undecided":
-        return "more at the first try; beyond that undecided"
-    return words.get((direction(narrow), direction(widest)), "undecided")
+        found = "more at the first try; beyond that undecided"
+    if len(narrow.of_seeds) == 1:
+        return f"in one seed, which decides nothing, {found}"
+    return found
 
 
 def solved_problem() -> str:
