@@ -8,6 +8,7 @@ and problems are both samples, so the mean of S seeds and P problems varies with
 The variances come from the mean squares of the table (two-way analysis of variance), which are
 right for few seeds, too; drawing seeds and problems anew together (bootstrap) gives the same for
 many. Each part has a 95 % interval of its own, by Student's t; their half-widths add as squares.
+Seeds that agree by chance do not make it narrower than what is left of each problem alone would.
 With one seed there are problems alone, and their interval is a bootstrap's.
 """
 

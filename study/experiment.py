@@ -45,7 +45,8 @@ TOY_HARD = ("--data toy-hard", "--data toy-hard", "toy-hard,general")
 MATH = ("--data openmath --max_prompt 2560 --max_response 1024", "--data openmath", "math,general")
 MATH_1B = (MATH[0], "--data openmath --samples 64", MATH[2])
 HARD = {"toy": TOY_HARD, "toy-large": TOY_HARD, "small": TOY_HARD, "1B": MATH_1B}
-PLACES = {"first": slice(0, 1), "second": slice(1, 2), "last": slice(-1, None)}
+# Words that choose among checkpoints.
+PLACES = {"all": slice(None), "first": slice(1), "second": slice(1, 2), "last": slice(-1, None)}
 
 
 def is_toy(preset: str) -> bool:
@@ -75,10 +76,14 @@ def stems_of(experiment: Experiment, preset: str) -> list[str]:
     another scale all checkpoints stand for them.
     """
     of_preset = CHECKPOINTS[preset].split(",")
-    words = experiment.stems.split(",")
-    if words == ["all"] or (experiment.pretrain and preset != experiment.preset):
+    if experiment.pretrain and preset != experiment.preset:
         return of_preset
-    stems = []
-    for word in words:
-        stems += of_preset[PLACES[word]] if word in PLACES else [word]
-    return list(dict.fromkeys(stems))
+    return chosen_from(of_preset, experiment.stems)
+
+
+def chosen_from(checkpoints: list[str], words: str) -> list[str]:
+    """chosen_from(["2B", "4B", "44B"], "first,last") -> ["2B", "44B"]; other words are names."""
+    chosen = []
+    for word in words.split(","):
+        chosen += checkpoints[PLACES[word]] if word in PLACES else [word]
+    return list(dict.fromkeys(chosen))

@@ -1,9 +1,6 @@
 """The experiments of the study as data: question, recipes, checkpoints, seeds. Needs no torch.
 
-A recipe is a row: its name, the recipe that it starts from ("base" is the checkpoint itself), and
-the command that makes it, without the flags that all commands have (study/jobs.py adds them). A
-line of evaluate.py asks the same weights in another way.
-
+study/experiment.py says what the fields are and how to read a line.
 What each experiment should show was written down before it ran: results/toy/predictions.md.
 """
 

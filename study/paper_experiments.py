@@ -82,15 +82,13 @@ DIFFERENCES = {
     "controlled-rl.authors-grader": ("controlled-rl", "evaluate.py --rule authors --task {task}"),
 }
 
-# What a cell is compared with: each difference with the setting `controlled`, each other setting
-# with the same recipe of `controlled`.
-BESIDE = {}
-for name in DIFFERENCES:
-    start = "rl" if name.startswith("rl") else "sft"
-    BESIDE[name] = f"controlled-{start}"
-BESIDE["controlled-sft.rl-fast"] = "controlled-sft.rl"
-BESIDE["controlled-rl.top-p-1"] = "controlled-rl"
-BESIDE["controlled-rl.authors-grader"] = "controlled-rl"
+# What a cell is compared with, where that is not what it starts from: each difference with the
+# setting `controlled`, each other setting with the same recipe of `controlled`.
+BESIDE = {"controlled-sft.rl-fast": "controlled-sft.rl"}
+for name, (start, _) in DIFFERENCES.items():
+    if start == "base":
+        stage = name.partition("-")[0]  # rl or sft
+        BESIDE[name] = f"controlled-{stage}"
 for recipe in ("sft", "rl", "sft.rl", "parallel"):
     for setting in ("written", "run"):
         BESIDE[f"{setting}-{recipe}"] = f"controlled-{recipe}"

@@ -3,7 +3,7 @@
 from plumbing.presets import CHECKPOINTS
 from study import cells, predictions
 from study.estimates import direction
-from study.experiment import PLACES, Experiment, stems_of
+from study.experiment import Experiment, chosen_from, stems_of
 from study.experiments import EXPERIMENTS
 from study.predictions import Prediction
 from study.report import MISSING, table
@@ -28,15 +28,7 @@ def stems_there(study: Study, experiment: Experiment) -> list[str]:
         if there:
             return there
     plain = [stem for stem in study.stems if stem not in experiment.pretrain]  # of other names
-    stems = []
-    for word in experiment.stems.split(","):
-        if word == "all":
-            stems += plain
-        elif word in PLACES:
-            stems += plain[PLACES[word]]
-        else:
-            stems.append(word)
-    return list(dict.fromkeys(stems))
+    return chosen_from(plain, experiment.stems)
 
 
 def copies_of(study: Study, experiment: Experiment, stem: str, recipe: str) -> list[str]:
