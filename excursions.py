@@ -182,14 +182,10 @@ def stems_there(folder: str, experiment: Experiment, preset: str) -> list[str]:
     names, by their tokens of pre-training.
     """
     stems = stems_of(experiment, preset)
-    missing = missing_in(folder, stems)
-    if len(missing) == len(stems) and os.path.isdir(folder):
+    there = [stem for stem in stems if os.path.exists(os.path.join(folder, stem + ".pt"))]
+    if os.path.isdir(folder) and not there:
         return stems_in(folder)
     return stems
-
-
-def missing_in(folder: str, stems: list[str]) -> list[str]:
-    return [stem for stem in stems if not os.path.exists(os.path.join(folder, stem + ".pt"))]
 
 
 def read_study(args, experiment: Experiment) -> Study:

@@ -31,7 +31,10 @@ from sampler import Cache, Request, Sampler, sample
 from sft import sft_backward
 
 path = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1].endswith(".pt") else ROOT / "docs/toy.pt"
-model, facts = load_checkpoint(str(path))
+try:
+    model, facts = load_checkpoint(str(path))
+except OSError as error:
+    sys.exit(f"by_hand.py: {error}")
 encoding = open_tokenizer(facts, model)
 print(f"1. A checkpoint M_t: {facts['tokens']:,} tokens of pre-training, "
       f"{model.num_parameters():,} weights")  # fmt: skip

@@ -220,6 +220,9 @@ def field_comments(Config) -> dict[str, str]:
     return comments
 
 
+FIRST_GROUP = "what"  # of --help
+
+
 def field_groups(Config) -> dict[str, str]:
     """Field -> the group that --help shows it in: the comment on a line of its own above it."""
     groups = {}
@@ -236,8 +239,6 @@ def field_groups(Config) -> dict[str, str]:
                 groups[field[1]] = group
     return groups
 
-
-FIRST_GROUP = "what"
 
 # Other spellings of a flag.
 ALIASES = {

@@ -21,6 +21,7 @@ from plumbing.metrics import update_metrics
 from plumbing.optimizer import clipped_step, count_skipped, mean_norm, set_lr
 from plumbing.ranks import all_sum, print0
 from plumbing.watchdog import phase
+from plumbing.which_groups import is_mixed
 
 # ---------------------------------------------------------------------------------- the average
 
@@ -32,7 +33,7 @@ def average_weights(config, step: int, groups) -> list[float]:
     where RL has nothing to learn from, SFT leads. Else it goes in a line over the whole run.
     """
     if config.adapt:
-        mixed = all_sum(int((groups.advantages != 0).any(1).sum()))
+        mixed = all_sum(int(is_mixed(groups).sum()))
         return [mixed / config.prompts] * config.updates
     averages = config.steps * config.updates
     first = step * config.updates

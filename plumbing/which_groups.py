@@ -43,7 +43,7 @@ def draw_until_mixed(draw_groups, run, step: int):
 
 
 def is_mixed(groups) -> torch.Tensor:
-    """(P,) whether the rewards of a group differ: only such groups teach anything."""
+    """(P,) whether a group has a signal: an advantage that is not 0, as where rewards differ."""
     return (groups.advantages != 0).any(1)
 
 
