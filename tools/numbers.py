@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from data import UserError
-from data.files import write_text
+from data.files import file_errors, write_text
 from plumbing.flags import OneLineParser
 from study.predictions import read_terms, value_of
 from study.rows import Study
@@ -80,7 +80,8 @@ def main(argv: list[str]) -> None:
     found = 0
     try:
         for page in args.pages:
-            text = Path(page).read_text(encoding="utf-8")
+            with file_errors("read", page):
+                text = Path(page).read_text(encoding="utf-8")
             right, wrong = corrected(text, committed_study(text))
             for line in wrong:
                 print(f"{page}: {line}")
