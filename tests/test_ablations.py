@@ -45,7 +45,7 @@ def run_in(folder, *words) -> str:
 
 
 def test_the_report_has_a_section_for_each(tmp_path):
-    """Also where pre-training varied, whose recipes are the core's; bases are compared with bases."""
+    """Also where pre-training varied, whose recipes are the core's; bases against bases."""
     folders = sorted(map(str, Path(ROOT, "results", "ablations").glob("toy*")), key=len)
     report = Path(figures.write_report(folders, str(tmp_path))).read_text()
     for asked in (
@@ -72,7 +72,11 @@ def test_each_is_a_few_lines():
 
 def test_the_other_advantage(fork, tmp_path):
     """Rare failures weigh the most: a wrong rollout among 7 right ones gets -7/8 / (1/8) = -7."""
-    code = "import grpo, torch\nprint(grpo.group_advantages(torch.tensor([[1.0] * 7 + [0.0], [1.0] * 8]), 'failures').tolist())"
+    code = (
+        "import grpo, torch\n"
+        "rewards = torch.tensor([[1.0] * 7 + [0.0], [1.0] * 8])\n"
+        "print(grpo.group_advantages(rewards, 'failures').tolist())"
+    )
     wrong, equal = eval(run_in(fork, "-c", code))
     assert wrong == pytest.approx([1.0] * 7 + [-7.0], abs=1e-3) and equal == [0.0] * 8
     out = tmp_path / "a.pt"
@@ -85,7 +89,8 @@ def test_the_other_reward(fork, tmp_path):
         "from half_points import score\nfrom data.problems import load_problems\n"
         "problem = load_problems('toy', 'train')[11]\n"
         "boxes = ['0, 2', '0, 3', '1, 2', '2, 0', '7']\n"
-        "print(problem.answer, [score(f'so \\\\boxed{{ {box}}}', problem) for box in boxes], score('', problem))"
+        "scores = [score(f'so \\\\boxed{{ {box}}}', problem) for box in boxes]\n"
+        "print(problem.answer, scores, score('', problem))"
     )
     assert run_in(fork, "-c", code).strip() == "0, 2 [1.0, 0.5, 0.5, 0.0, 0.0] 0.0"
     run_in(

@@ -17,14 +17,15 @@ NUMBER = re.compile(r"-?\d+\.\d+")
 def run(*words, cwd=ROOT) -> str:
     done = subprocess.run(
         [sys.executable, os.path.join(ROOT, "docs", "by_hand.py"), *words],
-        cwd=cwd, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=cwd, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
 def test_it_prints_what_is_committed(tmp_path):
-    """All words, tokens and responses; numbers to 0.002, for processors that round in other ways."""
+    """All words, tokens and responses; numbers to 0.002, as processors round in their own ways."""
     printed = run(cwd=tmp_path)
     with open(os.path.join(ROOT, "docs", "by_hand.txt")) as file:
         committed = file.read()
@@ -35,7 +36,9 @@ def test_it_prints_what_is_committed(tmp_path):
 
 
 def test_its_numbers_are_the_formulas(capsys):
-    """Advantages, a loss, pass@k, and that the step does what it says, from the program's own variables."""
+    """Advantages, a loss, pass@k, and that the step does what it says, from the program's own
+    variables.
+    """
     found = runpy.run_path(os.path.join(ROOT, "docs", "by_hand.py"))
     rewards = found["rewards"][0].tolist()
     n, c = len(rewards), int(sum(rewards))

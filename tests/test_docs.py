@@ -1,4 +1,6 @@
-"""README and docs: links and names lead somewhere, and every command is one that its program takes."""
+"""README and docs: links and names lead somewhere, and every command is one that its program
+takes.
+"""
 
 import importlib
 import re

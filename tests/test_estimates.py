@@ -55,7 +55,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(S, parts):
 
 
 def test_seeds_of_equal_means_are_not_certain():
-    """Two seeds may agree in the mean by chance; what differs problem by problem shows how far that goes."""
+    """Two seeds may agree in the mean by chance; what differs problem by problem shows how far
+    that goes.
+    """
     values = np.array([[1.0, 0, 0, 1, 0, 1], [0, 1, 1, 0, 0, 1]])
     estimate = summarise(table(values - 0.3))
     assert estimate.of_seeds == pytest.approx([0.2, 0.2])

@@ -1,4 +1,6 @@
-"""Numbers in documents come from committed rows: those that are marked are what the rows give, and a wrong one is noticed."""
+"""Numbers in documents come from committed rows: those that are marked are what the rows give, and
+a wrong one is noticed.
+"""
 
 import re
 from pathlib import Path
@@ -31,7 +33,8 @@ def test_how_a_number_is_written(tmp_path):
     for seed in (0, 1):
         full_study(tmp_path / f"s{seed}", shift=seed)
     study = Study([str(tmp_path / f"s{seed}") for seed in (0, 1)])
-    rule = "pass@1(3.6M.rl) - pass@1(3.6M)"  # recipe 3 against recipe 0: 3 of 32 samples more of every problem
+    # Recipe 3 against recipe 0: 3 of 32 samples more of every problem.
+    rule = "pass@1(3.6M.rl) - pass@1(3.6M)"
     assert (
         numbers.written(study, "1", rule) == "9.4" and numbers.written(study, "2+", rule) == "+9.38"
     )
@@ -39,7 +42,7 @@ def test_how_a_number_is_written(tmp_path):
         numbers.written(study, "1+[]", rule) == "+9.4 [+9.4, +9.4]"
         and numbers.written(study, "n", rule) == "2"
     )
-    text = "It rises by 9.0<!--1 pass@1(3.6M.rl) - pass@1(3.6M)--> points, in 2<!--n pass@1(3.6M)--> seeds."
+    text = f"It rises by 9.0<!--1 {rule}--> points, in 2<!--n pass@1(3.6M)--> seeds."
     right, wrong = numbers.corrected(text, study)
     assert right.startswith("It rises by 9.4<!--1 pass@1(3.6M.rl)") and right.endswith(
         "in 2<!--n pass@1(3.6M)--> seeds."

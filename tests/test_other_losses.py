@@ -1,4 +1,6 @@
-"""Losses and advantages of others, in float64 against sums over all outcomes, all subsets, and numeric gradients; their flags."""
+"""Losses and advantages of others, in float64 against sums over all outcomes, all subsets, and
+numeric gradients; their flags.
+"""
 
 import itertools
 import math
@@ -66,7 +68,9 @@ def test_pass_at_k_counts_what_a_rollout_adds_to_every_subset(k):
 
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_pass_at_k_is_an_unbiased_gradient_of_it(k):
-    """A policy that is right with p = sigmoid(x): the expectation over all 2^4 outcomes is d pass@k / dx, exactly."""
+    """A policy that is right with p = sigmoid(x): the expectation over all 2^4 outcomes is d
+    pass@k / dx, exactly.
+    """
     p = 0.3
     expected = 0.0
     for outcome in itertools.product([0.0, 1.0], repeat=4):
@@ -115,7 +119,9 @@ def test_gspo_clips_one_ratio_per_response():
     config = replace(TOY, ratio="sequence", clip_low=0.1, clip_high=0.15)
 
     def by_hand(values) -> float:
-        """The mean over responses of -min(s A, clip(s) A), s the geometric mean of their tokens' ratios."""
+        """The mean over responses of -min(s A, clip(s) A), s the geometric mean of their tokens'
+        ratios.
+        """
         total = 0.0
         start = 0
         for length, A in zip((2, 1, 3), (1.0, -0.7, 0.4)):
@@ -149,7 +155,9 @@ def test_cispo_cuts_the_weight_and_no_gradient():
 
 @pytest.mark.parametrize("moved", [0.0, 0.5])
 def test_the_bonus_has_the_gradient_of_the_entropy(moved):
-    """Over all tokens of a softmax, weighed by the policy that draws them: on policy, and after it has moved."""
+    """Over all tokens of a softmax, weighed by the policy that draws them: on policy, and after it
+    has moved.
+    """
     before = float64(np.random.default_rng(1).normal(size=5))
     logits = (before + moved * float64([1.0, -1, 0, 0.5, 0])).requires_grad_()
     old_logp = before.log_softmax(0)
@@ -186,7 +194,9 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_one_learns(base, tmp_path, name):
-    """Twelve steps from a base that is right a third of the time, with and without several updates per step."""
+    """Twelve steps from a base that is right a third of the time, with and without several updates
+    per step.
+    """
     folder, data = base
     out = tmp_path / "rl.pt"
     config = flags(grpo, folder / "4K.pt", out, data, "controlled", **(RL | OTHERS[name]))
@@ -210,7 +220,9 @@ def test_every_one_learns(base, tmp_path, name):
 
 
 def test_a_second_pass_learns_from_the_same_rollouts(base, tmp_path):
-    """With one mini-batch the first update is on policy; the second has moved away from the rollouts."""
+    """With one mini-batch the first update is on policy; the second has moved away from the
+    rollouts.
+    """
     folder, data = base
     out = tmp_path / "rl.pt"
     how = RL | dict(epochs=3, mini_batches=1, steps=2)

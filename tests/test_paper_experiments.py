@@ -1,4 +1,6 @@
-"""The paper's figures as experiments: every command is one that its stage takes, at every scale, and says what its words say."""
+"""The paper's figures as experiments: every command is one that its stage takes, at every scale,
+and says what its words say.
+"""
 
 import importlib
 import os
@@ -60,7 +62,8 @@ def test_every_command_is_one_that_its_stage_takes(name, preset, capsys):
 
 
 def test_words_in_brackets_are_of_a_scale():
-    line = "grpo.py --lr [1e-3|4e-5] [--steps 150] --data {folder}/{stem}.hard.jsonl {hard rl} --task {task}"
+    line = "grpo.py --lr [1e-3|4e-5] [--steps 150] --data {folder}/{stem}.hard.jsonl"
+    line += " {hard rl} --task {task}"
     toy = filled(line, "toy", folder="out/toy", stem="3.6M")
     assert (
         toy
@@ -129,7 +132,8 @@ def test_adaptive_rows_sample_as_much_as_the_plain_one():
 
 def test_public_checkpoints_are_converted():
     asked = lines("--only", "public", "--preset", "1B")
-    first = "convert.py from-hf allenai/OLMo-2-0425-1B-early-training --revision stage1-step1000-tokens3B --out o/2B.pt"
+    first = "convert.py from-hf allenai/OLMo-2-0425-1B-early-training"
+    first += " --revision stage1-step1000-tokens3B --out o/2B.pt"
     assert asked[0] == first and sum(line.startswith("convert") for line in asked) == 9
     assert (
         sum(line.startswith("evaluate") and "--shots 8" in line for line in asked) == 9
@@ -152,7 +156,9 @@ def test_where_results_go(monkeypatch):
 
 
 def test_the_targeted_mix_adds_the_hard_family_and_takes_nothing_away():
-    """Words of each kind in as much text as a run of the toy mix has, and half more: only hard problems are more."""
+    """Words of each kind in as much text as a run of the toy mix has, and half more: only hard
+    problems are more.
+    """
 
     def words(corpus: str, n: int) -> dict[str, float]:
         found = dict.fromkeys(("general", "other", "word problems", "hard"), 0)

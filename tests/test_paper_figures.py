@@ -1,4 +1,6 @@
-"""Every experiment gets its section and its figure from rows of all its cells, in two seeds; what they show is what the rows hold."""
+"""Every experiment gets its section and its figure from rows of all its cells, in two seeds; what
+they show is what the rows hold.
+"""
 
 import json
 import os
@@ -25,7 +27,9 @@ LEVELS = {
 
 
 def rows_of(name: str, seed: int) -> tuple[list[dict], list[dict]]:
-    """A row for every evaluation of an experiment, and the jobs of its training. Cell i solves problem j in i + j + seed samples."""
+    """A row for every evaluation of an experiment, and the jobs of its training. Cell i solves
+    problem j in i + j + seed samples.
+    """
     jobs = jobs_of("--only", name, "--seeds", "1", "--out", "o")
     made = []
     for i, job in enumerate(job for job in jobs if job.kind == "evaluation"):

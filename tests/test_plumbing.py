@@ -118,7 +118,9 @@ class Grouped(Config):
 
 
 def test_flags_stand_in_groups(capsys):
-    """A comment on a line of its own begins a group; a field of a subclass stands in the subclass's group."""
+    """A comment on a line of its own begins a group; a field of a subclass stands in the
+    subclass's group.
+    """
     groups = flags.field_groups(Grouped)
     assert groups["lr"] == groups["out"] == "what" and groups["n"] == groups["steps"] == "rollouts"
     assert groups["slots"] == "cost"

@@ -1,4 +1,6 @@
-"""The loss of pre-training against sums written from its formula, value and gradient; the plain program and fast/."""
+"""The loss of pre-training against sums written from its formula, value and gradient; the plain
+program and fast/.
+"""
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from pretrain import next_token_loss
 @pytest.mark.parametrize("prepare", [lambda model: model, quick], ids=["plain", "fast"])
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
 def test_next_token_loss_is_its_formula(z_loss, prepare):
-    """Each token is predicted from those before it in its own row; the first of a row by nothing."""
+    """Each token is predicted from those before it in its own row, a row's first by nothing."""
     model = prepare(tiny())
     tokens = torch.tensor(np.random.default_rng(0).integers(50, size=(3, 7)))
     nll, loss = next_token_loss(model, tokens, z_loss)

@@ -1,4 +1,6 @@
-"""--wandb in the real package's offline mode, without the package, and after a resume; the time that is left."""
+"""--wandb in the real package's offline mode, without the package, and after a resume; the time
+that is left.
+"""
 
 import importlib.util
 import os
@@ -53,7 +55,7 @@ def test_offline(base, tmp_path):
     folder, data = base
     out = tmp_path / "a.pt"
     words = [
-        "sft.py",
+        os.path.join(ROOT, "sft.py"),
         "--ckpt",
         folder / "4K.pt",
         "--data",
@@ -66,7 +68,7 @@ def test_offline(base, tmp_path):
         "mine",
     ]
     done = subprocess.run(
-        [sys.executable, *map(str, [os.path.join(ROOT, words[0]), *words[1:]]), "--steps", "4", "--log_every", "1"],
+        [sys.executable, *map(str, words), "--steps", "4", "--log_every", "1"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
         env=os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"},
     )  # fmt: skip
