@@ -370,7 +370,10 @@ def test_soft_overlong_punishment():
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        (dict(normalize="max"), r"--normalize max: choose std, mean, none, loo, or pass@1 to pass@16"),
+        (
+            dict(normalize="max"),
+            r"--normalize max: choose std, mean, none, loo, or pass@1 to pass@16",
+        ),
         (dict(normalize="pass@17"), r"--normalize pass@17 needs groups of 17 rollouts"),
         (dict(normalize="pass@0"), r"--normalize pass@0"),
         (dict(loss="ppo"), r"--loss ppo: choose token-mean, .*cispo"),
