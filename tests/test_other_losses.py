@@ -19,6 +19,8 @@ from data import UserError
 from data.problem import Problem
 from plumbing.batches import pack
 from plumbing.checkpoint import read_facts
+from plumbing.files import read_rows
+from plumbing.flags import parse_flags
 from plumbing.modes import average_weights
 from plumbing.other_losses import entropy_bonus, leave_one_out, of_best, other_loss
 from plumbing.own_reward import load_reward
@@ -282,10 +284,8 @@ def test_copies_are_kept_on_the_way(base, tmp_path):
     facts = read_facts(str(copy))
     assert (facts["step"], facts["recipe"]) == (2, "rl") and facts["parent_id"] == "x"
     argv = ["--ckpt", str(copy), "--task", data, "--n", "4", "--k", "1,4", "--max_response", "8"]
-    evaluate.main(
-        test_recipes.parse_flags(evaluate.Config, evaluate.PRESETS, evaluate.SETTINGS, argv)
-    )
-    (row,) = test_recipes.read_rows(str(tmp_path / "results.jsonl"))
+    evaluate.main(parse_flags(evaluate.Config, evaluate.PRESETS, evaluate.SETTINGS, argv))
+    (row,) = read_rows(str(tmp_path / "results.jsonl"))
     assert row["name"] == "4K.rl.step2"
     other = RL | dict(steps=4, keep="2", lr=1e-5)
     with pytest.raises(UserError, match=r"step2\.pt exists and differs \(.*lr was"):
