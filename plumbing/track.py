@@ -7,6 +7,7 @@ one page. Without an account, `WANDB_MODE=offline` keeps the copy in the folder 
 import importlib.util
 import os
 import uuid
+from contextlib import contextmanager
 from numbers import Real
 
 from data import UserError
@@ -17,12 +18,36 @@ FLAGS: dict = {}  # the flags of its run, both set by `prepare`
 
 
 def prepare(project: str, flags: dict) -> None:
-    """Before work starts. Raises UserError where the package is not there."""
+    """Before work starts. Raises UserError where the package or the account is not there."""
     global PROJECT, FLAGS
-    if project and importlib.util.find_spec("wandb") is None:
-        raise UserError(f"--wandb {project} needs a package: pip install wandb")
     PROJECT = project
     FLAGS = flags
+    if not project:
+        return
+    if importlib.util.find_spec("wandb") is None:
+        raise UserError(f"--wandb {project} needs a package: pip install wandb")
+    import wandb
+
+    with errors_in_one_line():
+        if wandb.setup().settings.mode not in ("online", "shared", "run"):
+            return
+        known = wandb.login(prompt=False)  # a question would stop a run that nobody watches
+    if not known:
+        advice = "run `wandb login` first, or set WANDB_MODE=offline"
+        raise UserError(f"--wandb {project}: no account is known here; {advice}")
+
+
+@contextmanager
+def errors_in_one_line():
+    """What the package refuses (a name, a key, a mode, no network) becomes a UserError."""
+    import wandb
+
+    try:
+        yield
+    except (wandb.errors.Error, ValueError) as error:  # its settings raise ValueError
+        reason = " ".join(str(error).split())
+        advice = "WANDB_MODE=offline keeps the copy here"
+        raise UserError(f"--wandb {PROJECT}: {reason[:200]}; {advice}") from None
 
 
 def open_run(name: str, step: int):
@@ -40,9 +65,10 @@ def open_run(name: str, step: int):
         write_text(path, uuid.uuid4().hex[:12] + "\n")
     with open(path) as file:
         id = file.read().strip()
-    return wandb.init(
-        project=PROJECT, name=os.path.basename(name), id=id, resume="allow", config=FLAGS
-    )
+    with errors_in_one_line():
+        return wandb.init(
+            project=PROJECT, name=os.path.basename(name), id=id, resume="allow", config=FLAGS
+        )
 
 
 def send(run, step: int, values: dict) -> None:

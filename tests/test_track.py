@@ -47,9 +47,37 @@ def test_without_the_package_one_line(monkeypatch):
     track.prepare("", {})  # nobody asked for it
 
 
-@pytest.mark.skipif(
+needs_wandb = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None, reason="wandb is not installed: pip install wandb"
 )
+
+
+@needs_wandb
+@pytest.mark.parametrize(
+    "environment, project, line",
+    [
+        ({}, "mine", "mine: no account is known here; run `wandb login` first, or set WANDB_MODE"),
+        ({"WANDB_MODE": "bogus"}, "mine", "mine: 1 validation error for Settings mode"),
+        ({"WANDB_API_KEY": "short"}, "mine", "mine: WANDB_API_KEY invalid"),
+        ({"WANDB_MODE": "offline"}, "a/b", "a/b: Invalid project name"),
+    ],
+)
+def test_what_wandb_refuses_is_one_line(environment, project, line, base, tmp_path):
+    folder, data = base
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    kept |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "OMP_NUM_THREADS": "1"}
+    paths = ["--ckpt", folder / "4K.pt", "--data", data, "--out", tmp_path / "a.pt"]
+    words = [os.path.join(ROOT, "sft.py"), *paths, "--steps", 1, "--batch", 8, "--wandb", project]
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, env=kept | environment,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert done.stderr.splitlines()[-1].startswith(f"sft.py: --wandb {line}"), done.stderr
+    assert not (tmp_path / "a.pt").exists()
+
+
+@needs_wandb
 def test_offline(base, tmp_path):
     """The real package, offline: a run of 4 steps, and one that goes on after 2 in the same run."""
     folder, data = base
