@@ -4,6 +4,8 @@ Each draw_ function takes the study and the experiment and returns a matplotlib 
 where nothing of ours is there. A dot is a seed; a line goes through means, with 95 % intervals.
 """
 
+import math
+
 import numpy as np
 
 from plumbing.units import count
@@ -82,9 +84,7 @@ def draw_base_against_rl(study: Study, experiment: Experiment):
     for ax, quantity in zip(axes[1], ("pass@1", "pass@32")):
         for task, hue in (("GSM8K", HUES[0]), ("MATH", HUES[1])):
             x, y = zip(*points(FIGURE5[f"{task}, {quantity}"]))
-            ax.scatter(
-                x, y, s=16, color=hue, label=f"{task}: rank correlation {spearman(x, y):.2f}"
-            )
+            ax.scatter(x, y, s=16, color=hue, label=f"{task}: {rank_correlation(x, y)}")
         ax.set(xlabel=f"base, {quantity} (%)", ylabel=f"after RL, {quantity} (%)", title="paper")
         ax.legend(fontsize=8)
     axes[1, 2].set_visible(False)
@@ -111,17 +111,29 @@ def put_pairs(study: Study, ax, pairs: dict[str, list]) -> None:
         x, y = zip(*of_stem)
         label = stem
         if len(of_stem) > 3:
-            label += f": rank correlation over seeds {spearman(x, y):.2f}"
+            label += f": {rank_correlation(x, y)} over seeds"
         ax.scatter(x, y, s=16, color=hue, alpha=0.7, linewidth=0, label=label)
     every = sum(pairs.values(), [])
     if len(every) > 3:
-        ax.set_title(f"ours: rank correlation {spearman(*zip(*every)):.2f}")
+        ax.set_title(f"ours: {rank_correlation(*zip(*every))}")
         ax.legend(fontsize=7)
 
 
 def spearman(x, y) -> float:
-    """Spearman's rank correlation; equal values share the mean of their ranks."""
+    """Spearman's rank correlation; equal values share the mean of their ranks.
+
+    NaN where all x, or all y, are the same.
+    """
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return math.nan
     return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
+
+
+def rank_correlation(x, y) -> str:
+    value = spearman(x, y)
+    if math.isnan(value):
+        return "no rank correlation, all are the same"
+    return f"rank correlation {value:.2f}"
 
 
 def ranks(values) -> np.ndarray:

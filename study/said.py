@@ -31,7 +31,7 @@ def base_against_rl(study: Study, experiment: Experiment) -> str:
         alone = []
         for stem, of_stem in pairs.items():
             if len(of_stem) > 3:
-                alone.append(f"{spearman(*zip(*of_stem)):.2f} over seeds at {stem}")
+                alone.append(f"{number(spearman(*zip(*of_stem)))} over seeds at {stem}")
         said = f"{correlation(pairs)} over all"
         name = before.replace("_", "-").replace("heldout", "held-out")
         parts.append(f"{name} before and {after} after: {', '.join([said, *alone])}")
@@ -48,9 +48,18 @@ def correlation(pairs: dict[str, list]) -> str:
     for _ in range(DRAWS):
         drawn = rng.integers(n, size=n)
         every = [of_stem[seed] for of_stem in pairs.values() for seed in drawn]
-        found.append(spearman(*zip(*every)))
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    return f"{spearman(*zip(*sum(pairs.values(), []))):.2f} [{low:.2f}, {high:.2f}]"
+        value = spearman(*zip(*every))
+        if not math.isnan(value):
+            found.append(value)
+    value = number(spearman(*zip(*sum(pairs.values(), []))))
+    if not found:
+        return value
+    low, high = np.quantile(found, [0.025, 0.975])
+    return f"{value} [{low:.2f}, {high:.2f}]"
+
+
+def number(correlation: float) -> str:
+    return "none" if math.isnan(correlation) else f"{correlation:.2f}"
 
 
 def brittleness(study: Study, experiment: Experiment) -> str:

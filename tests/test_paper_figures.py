@@ -207,6 +207,16 @@ def test_sentences_of_result(tmp_path):
     assert said.sentence(study, EXPERIMENTS["core"]) == ""
 
 
+def test_a_correlation_of_what_is_all_the_same():
+    """No number and no warning, where every seed solves everything."""
+    assert np.isnan(paper_figures.spearman([1.0, 2, 3], [100.0] * 3))
+    assert paper_figures.rank_correlation([1.0, 2, 3], [3.0, 1, 2]) == "rank correlation -0.50"
+    assert "all are the same" in paper_figures.rank_correlation([1.0, 2, 3], [100.0] * 3)
+    assert said.correlation({"a": [(1.0, 100.0)] * 4}) == "none"
+    some = said.correlation({"a": [(1.0, 4.0), (2, 5), (3, 5), (4, 6)]})
+    assert some.startswith("0.95 [") and "nan" not in some
+
+
 def test_the_papers_numbers():
     """A few, read again in the source: the last checkpoint of each, and what stands out."""
     assert GAINS["1B-60B"]["56B"] == {"pass@1": 29.5, "pass@8": 37.1, "pass@32": 28.6}
