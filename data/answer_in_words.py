@@ -253,6 +253,7 @@ def is_number(text: str) -> bool:
 
 
 LETTER = re.compile(r"\s*[A-Za-z]\s*")
+DECIMAL = re.compile(r"-?[0-9]{0,20}\.[0-9]{1,20}")
 TIMES = re.compile(r"(?<=[0-9)])\s*x\s*(?=[0-9(])")  # 3 x 15
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]+")
 
@@ -280,11 +281,26 @@ def agree(found: str, answer: str, any_order: bool) -> bool:
         return True
     if max(len(found), len(answer)) > latex.MAX_ANSWER:
         return False
-    found, range_found = split_qualifier(clean(found.rstrip(BEHIND)))
+    found, range_found = split_qualifier(clean(without_rounding(found.rstrip(BEHIND))))
     answer, range_answer = split_qualifier(clean(answer))
     if range_found and range_answer and range_found != range_answer:
         return False
     return latex.equal(without_remark(bare(found), sums=False), answer, any_order)
+
+
+def without_rounding(text: str) -> str:
+    r"""The exact value of "\frac{1}{3} \approx 0.33"; as it is if the two don't agree."""
+    exact, *rounded = split_top(clean(text), "\\approx")
+    if len(rounded) != 1:
+        return text
+    decimal, _ = split_unit(latex.unwrap(rounded[0]))
+    if not DECIMAL.fullmatch(decimal):
+        return text
+    value = value_of(bare(exact))
+    half = Fraction(1, 2 * 10 ** len(decimal.partition(".")[2]))  # of its last digit
+    if isinstance(value, Fraction) and abs(value - Fraction(decimal)) > half:
+        return text
+    return exact
 
 
 def split_qualifier(text: str) -> tuple[str, str]:

@@ -2,35 +2,10 @@ r"""One spelling for what LaTeX can spell in many ways: `clean` comes before an 
 
 import re
 
-# --- single characters and commands ---------------------------------------------------------------
+from data.latex_unicode import in_latex
 
-CHARACTERS = str.maketrans(
-    {
-        "\u2212": "-",  # minus
-        "\u2013": "-",  # en dash
-        "\u00a0": " ",  # no-break space
-        "\u2009": "\\,",  # thin space
-        "\u202f": "\\,",  # narrow no-break space
-        "\u00d7": "\\times ",
-        "\u00b7": "\\cdot ",
-        "\u03c0": "\\pi ",
-        "\u221e": "\\infty ",
-        "\u221a": "\\sqrt ",
-        "\u222a": "\\cup ",
-        "\u00b1": "\\pm ",
-        "\u00b0": "\\circ ",  # degree sign
-        "\u2264": "\\le ",
-        "\u2265": "\\ge ",
-        "\u2260": "\\ne ",
-        "\u20ac": " ",  # euro
-        "\u00a3": " ",  # pound
-        "\u20b9": " ",  # rupee
-        "\u00a5": " ",  # yen
-        "\u00a2": " cents",
-        "\u00f7": "\\div ",
-        "\u2026": "\\ldots ",
-    }
-)
+# --- commands ------------------------------------------------------------------------------------
+
 SYNONYMS = {
     "dfrac": "\\frac",
     "tfrac": "\\frac",
@@ -61,7 +36,8 @@ SYNONYMS = {
     "thinspace": " ",
 }
 DROPPED = (
-    "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed fbox"
+    "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed fbox "
+    "tiny small normalsize large Large LARGE huge Huge bf rm it checkmark"
 ).split()
 
 COMMAND = re.compile(
@@ -96,20 +72,17 @@ def common_spelling(command: re.Match) -> str:
 
 # --- patterns, in the order of their use ----------------------------------------------------------
 
-SQUARE = re.compile(
-    "(?<![0-9])\u00b2"
-)  # x\u00b2, but of 5\u00b2 nobody knows that it is not a misread 52
-CUBE = re.compile("(?<![0-9])\u00b3")
 CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")  # GSM8K's
 LATEX_COMMA = re.compile(  # the thousands of 10{,}000, 10,\!000 and 10\,000
     r"(?<=[0-9]) (?: \{,\} | ,\\!\s* | \\, ) (?= [0-9]{3} (?![0-9]) )", re.VERBOSE
 )
 DOLLARS = re.compile(r"^\s*(-?)\s*\\\$\s*([0-9][0-9,]*(?:\.[0-9]+)?)\.?\s*$")  # only \$18
+COLOR = re.compile(r"\\(?:text)?color\s*\{[A-Za-z]+\}")  # \textcolor{red}{5}
 TEXT = re.compile(
     r"""
     \\ (?: text (?: bf | it | rm | normal | sf | tt | up )?
          | math (?: rm | bf | it | sf )
-         | boldsymbol | bm | mbox | hbox | operatorname | emph | underline
+         | boldsymbol | bm | mbox | hbox | operatorname | emph | underline | ensuremath
        )
     \s* \{ ([^{}]*) \}
     """,
@@ -148,11 +121,11 @@ def clean(text: str) -> str:
         return "\\approx" + text
     if re.search(r"(?<!\\)\\$", text):  # it was "\ ", whose blank is gone
         text = text[:-1]
-    text = SQUARE.sub("^2", CUBE.sub("^3", text))
-    text = text.translate(CHARACTERS)
+    text = in_latex(text)
     text = CALCULATOR_NOTE.sub(" ", text)
     text = LATEX_COMMA.sub(",", text)
     text = DOLLARS.sub(r"\1\2 dollars", text)
+    text = COLOR.sub(" ", text)
     text = COMMAND.sub(common_spelling, text)
     text = text.replace("$", " ")  # a blank, since 1$8 is not 18
     text = " ".join(text.split())
