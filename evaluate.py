@@ -3,10 +3,10 @@
     python evaluate.py --ckpt out/toy/3.6M.rl.pt --task toy,general
     torchrun --nproc_per_node=8 evaluate.py --ckpt out/4B.pt --task gsm8k,general --shots 8
 
-Each problem gets n samples at temperature 0.6 and top_p 0.95 (the authors ran this; their paper
-names the temperature only). From the n verdicts follow the unbiased pass@k and an interval over the
-problems. A row carries (n, c) of every problem, so that any other k can be computed later. Of the
-settings, `run` asks and grades as the authors' code did, and `written` has no top_p.
+Each problem gets n samples at temperature 0.6 and top_p 0.95 (as the authors ran it; their paper
+gives only the temperature). The n verdicts give the unbiased pass@k, and an interval over the
+problems. A row keeps (n, c) of every problem, so that any other k can be computed later.
+`--setting run` asks and grades as the authors' code did; `--setting written` has no top_p.
 """
 
 import math
@@ -85,7 +85,7 @@ def judge(problem: Problem, rollouts, encoding, config: Config) -> dict:
         if grade(text, problem.answer, problem.kind, config.rule):
             different.add(text)
             row["c"] += 1
-            # that every equation on the way is true can only be checked in the toy world
+            # only toy problems let us check that every equation on the way is true
             row["verified"] += is_toy(problem) and toy.verify(text, problem)
         row["boxed"] += extract(text, problem.kind) is not None
         row["truncated"] += not rollout.finished
@@ -97,9 +97,10 @@ def evaluate_problems(model, encoding, asked: Asked, task: str, config: Config) 
     """Sample and judge this rank's share of the problems -> the result over all of them."""
     problems = asked.problems
     sampler = make_sampler(model, config.slots, config.kv_memory)
-    how = dict(n=config.n, max_new_tokens=config.max_response, seed=config.seed, top_p=config.top_p)
-    how |= dict(temperature=config.temperature, progress=config.progress and rank() == 0)
-    places, rollouts = sample_my_share(sampler, problems, asked.prompts, encoding, **how)
+    sampling = dict(n=config.n, max_new_tokens=config.max_response, temperature=config.temperature)
+    sampling |= dict(top_p=config.top_p, seed=config.seed)
+    sampling |= dict(progress=config.progress and rank() == 0)
+    places, rollouts = sample_my_share(sampler, problems, asked.prompts, encoding, **sampling)
     mine = {}  # place -> row
     for i, group in zip(places, rollouts):
         mine[i] = judge(problems[i], group, encoding, config)

@@ -14,7 +14,7 @@
 
 The experiments are rows of study/experiments.py. What is done is skipped, and cells that two
 experiments share run once. After an interruption the same command resumes the study. The output of
-each command is in <out>/logs, and every line of the table can be typed by hand.
+each command is in <out>/logs; --dry_run prints the commands, which can be typed by hand.
 """
 
 import argparse
@@ -117,7 +117,7 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add(
         "--plan",
         action="store_true",
-        help="print what it would take and stop; with --gpus, --gpu, --price, ... (see README)",
+        help="print what it would take and stop; with --gpus, --gpu, --price, ... (docs/costs.md)",
     )
     args, rest = parser.parse_known_args(argv)
     for name, least, most in (("seeds", 1, MOST_SEEDS), ("workers", 0, 1_000), ("nproc", 1, 1_000)):

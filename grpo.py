@@ -6,8 +6,8 @@
 A step samples n rollouts of every prompt, grades each, compares each with its own group, and makes
 a few clipped policy-gradient updates: roll_out, score, group_advantages, policy_loss, update stand
 in this order. Other flags (dynamic sampling, validation, own rewards) are those of RLOptions in
-plumbing/rl_options.py. Of the settings, `written` is the paper's Table 1, `run` the authors' code,
-and `controlled` has neither format score nor KL, which confound the comparison (docs/settings.md).
+plumbing/rl_options.py. `--setting written` is the paper's Table 1, and `run` the authors' code;
+`controlled` has neither format score nor KL, which confound the comparison (docs/settings.md).
 """
 
 import gc
@@ -20,21 +20,13 @@ import torch
 from data.grader import reward
 from data.lock import exclusive
 from data.problems import Problem, prompt_text
-from plumbing import presets
+from plumbing import packs, presets
 from plumbing.batches import batch_indices, idle_pass, reference_logprobs, response_logprobs
 from plumbing.flags import launch
 from plumbing.identity import lineage, make_facts
 from plumbing.metrics import StepLog, TokenSums, update_metrics
 from plumbing.optimizer import adamw, clipped_step
 from plumbing.other_losses import has_other_loss, other_advantages, other_loss
-from plumbing.packs import (
-    has_loss,
-    old_logprobs,
-    pack_members,
-    packs_of_groups,
-    stretch_of,
-    token_values,
-)
 from plumbing.ranks import all_sums
 from plumbing.resume import Resume, collecting_by_hand, stop_signal
 from plumbing.rl_options import RLOptions, after_update, collect
@@ -63,12 +55,12 @@ class Config(RLOptions):
     normalize: str = "std"  # group advantages are divided by: std, mean, none; or loo, pass@4, ...
     # loss
     loss: str = "token-mean"  # or sequence-mean, constant, micro-mean, see `denominator`; or cispo
-    clip_low: float = 0.2  # the ratio of new to old probability counts down to 1 - clip_low
-    clip_high: float = 0.2  # and up to 1 + clip_high
+    clip_low: float = 0.2  # a ratio of new to old probability below 1 - clip_low is clipped
+    clip_high: float = 0.2  # and one above 1 + clip_high
     dual_clip: float = 3.0  # bound on the ratio where the advantage is negative; 0 is off
     kl: float = 0.0  # weight of the k3 estimate of KL(policy || reference), in the loss; 0 is none
     # optimizer
-    mini_batches: int = 4  # optimizer steps per step, each on prompts / mini_batches groups
+    mini_batches: int = 4  # updates per step, each on prompts / mini_batches groups
     lr: float = 1e-6  # constant
 
 
@@ -84,23 +76,25 @@ class Groups:
     problems: list[Problem]
     prompts: list[list[int]]  # P token lists
     rollouts: list[list[Rollout]]  # P x n
-    place: list[int]  # P positions in the step's batch over all ranks: they decide the mini-batch
+    places: list[int]  # P positions in the step's whole batch, which decide the mini-batch
     texts: list[list[str]] | None = None  # P x n decoded responses
     rewards: torch.Tensor | None = None  # (P, n)
     right: torch.Tensor | None = None  # (P, n) the grader's verdicts
     advantages: torch.Tensor | None = None  # (P, n)
     kept: int | None = None  # groups of the step over all ranks, where dynamic sampling chose them
-    old_logp: list[list[torch.Tensor]] | None = None  # P x n x (response,); None: not moved yet
+    old_logp: list[list[torch.Tensor]] | None = (
+        None  # P x n x (response,); None: one update, no need
+    )
     seconds: dict[str, float] = field(default_factory=dict)  # what took how long
 
 
 def roll_out(sampler, problems: list[Problem], encoding, config: Config, step: int) -> Groups:
     """Sample n responses to each of this rank's share of the problems."""
     prompts = [encoding.encode_ordinary(prompt_text(problem)) for problem in problems]
-    how = dict(n=config.n, max_new_tokens=config.max_response, temperature=config.temperature)
-    how |= dict(seed=config.seed, step=step)
-    place, rollouts = sample_my_share(sampler, problems, prompts, encoding, **how)
-    return Groups([problems[i] for i in place], [prompts[i] for i in place], rollouts, place)
+    sampling = dict(n=config.n, max_new_tokens=config.max_response, temperature=config.temperature)
+    sampling |= dict(seed=config.seed, step=step)
+    places, rollouts = sample_my_share(sampler, problems, prompts, encoding, **sampling)
+    return Groups([problems[i] for i in places], [prompts[i] for i in places], rollouts, places)
 
 
 def score(groups: Groups, encoding, config: Config, own_reward=None) -> None:
@@ -194,23 +188,23 @@ def denominator(kind: str, lengths, sequence, n_tokens, n_rollouts, max_response
 def update(run: Run, optimizer, step: int, groups: Groups) -> dict:
     """One optimizer step per mini-batch -> metrics of the step, over all ranks."""
     config = run.config
-    old_logprobs(run.model, groups, config)
-    sums = []
-    highest = []
+    packs.old_logprobs(run.model, groups, config)  # sets groups.old_logp, where it is needed
+    sums = []  # of each update: a metric's name -> its sum over this rank's tokens
+    highest = []  # of each update: a metric's name -> its largest value
     norms = []
     for m in range(config.updates):
         chosen = mini_batch(groups, m, config)
-        of_tokens, most = policy_backward(run.model, run.reference, groups, chosen, config)
-        sums.append(of_tokens)
-        highest.append(most)
+        token_sums, largest = policy_backward(run.model, run.reference, groups, chosen, config)
+        sums.append(token_sums)
+        highest.append(largest)
         norms.append(clipped_step(run.model, optimizer, config.grad_clip))
     return update_metrics(sums, highest, norms)
 
 
 def mini_batch(groups: Groups, m: int, config: Config) -> list[int]:
-    """This rank's groups of update m: mini-batches are equal stretches of the step's groups."""
-    stretch = stretch_of(m % config.mini_batches, groups, config)
-    return [g for g, place in enumerate(groups.place) if place in stretch]
+    """This rank's groups of update m: equal stretches of the step's, the same in every epoch."""
+    stretch = packs.stretch_of(m % config.mini_batches, groups, config)
+    return [g for g, place in enumerate(groups.places) if place in stretch]
 
 
 def policy_backward(model, reference, groups: Groups, chosen: list[int], config: Config):
@@ -219,34 +213,37 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
     The loss of every token is divided once, by a count over the whole mini-batch and all ranks.
     -> (sums over this rank's tokens, largest values among them), two dicts.
     """
-    counted = [len(r.tokens) for g in chosen for r in groups.rollouts[g] if has_loss(r, config)]
-    total = all_sums({"tokens": sum(counted), "rollouts": len(counted)})
+    counted = [r for g in chosen for r in groups.rollouts[g] if packs.has_loss(r, config)]
+    n_tokens = sum(len(r.tokens) for r in counted)
+    total = all_sums({"tokens": n_tokens, "rollouts": len(counted)})
     counts = (total["tokens"], total["rollouts"], config.max_response)
-    clips = (config.clip_low, config.clip_high, config.dual_clip, config.kl)
-    of_tokens = TokenSums()
-    for members in packs_of_groups(groups, chosen, config):
+    token_sums = TokenSums()
+    for members in packs.packs_of_groups(groups, chosen, config):
         if members is None:  # other ranks have more
             idle_pass(model, reference)
             continue
-        packed = pack_members(groups, members)
+        packed = packs.pack_members(groups, members)
         ref_logp = reference_logprobs(reference, packed, config.temperature)  # (R,) or None
         logp, _, entropy = response_logprobs(model, packed, config.temperature)  # (R,)
-        advantage, sampler_logp, old_logp = token_values(groups, members, packed)  # (R,) each
+        advantage, sampler_logp, old_logp = packs.token_values(groups, members, packed)  # (R,) each
         old_logp = logp.detach() if old_logp is None else old_logp
-        fixed = (old_logp, advantage, ref_logp)
-        loss, metrics = policy_loss(logp, *fixed, *clips, sampler_logp, config.tis)
+        loss, metrics = policy_loss(
+            logp, old_logp, advantage, ref_logp, config.clip_low, config.clip_high,
+            config.dual_clip, config.kl, sampler_logp, config.tis,
+        )  # fmt: skip
         if has_other_loss(config):  # GSPO, CISPO, an entropy bonus
-            loss = other_loss(loss, logp, old_logp, advantage, entropy, packed, config)
+            loss, clipping = other_loss(loss, logp, old_logp, advantage, entropy, packed, config)
+            metrics |= clipping
         loss = loss / denominator(config.loss, packed.lengths, packed.sequence, *counts)
         loss.sum().backward()
-        mismatch = (logp.detach() - sampler_logp).abs()
+        mismatch = (logp.detach() - sampler_logp).abs()  # of trainer and sampler
         metrics |= {"loss": loss, "entropy": entropy, "mismatch": mismatch}
-        of_tokens.add(metrics | {"scored": torch.ones_like(logp)})
-    return of_tokens.read()
+        token_sums.add(metrics | {"scored": torch.ones_like(logp)})
+    return token_sums.read()
 
 
-def score_rollouts(run: Run, problems: list[Problem], config: Config, step: int) -> Groups:
-    """Rollouts of these problems with their rewards."""
+def sample_and_score(run: Run, problems: list[Problem], config: Config, step: int) -> Groups:
+    """Sample responses to these problems, grade them, and time both."""
     start = time.time()
     groups = roll_out(run.sampler, problems, run.encoding, config, step)
     groups.seconds["sample"] = time.time() - start
@@ -259,13 +256,14 @@ def draw_groups(run: Run, step: int) -> Groups:
     """A batch of problems, as a function of (seed, step), with rewards and advantages."""
     config = run.config
     batch = batch_indices(len(run.problems), config.prompts, step, config.seed, "grpo")
-    groups = score_rollouts(run, [run.problems[i] for i in batch], config, step)
+    groups = sample_and_score(run, [run.problems[i] for i in batch], config, step)
     groups.advantages = group_advantages(groups.rewards, config.normalize)
     return groups
 
 
 def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=None) -> None:
-    """The steps of a run; parallel.py has another update_of_step(step, groups) -> metrics."""
+    """The steps of a run. `collect` copies the weights to the sampler, and calls draw_groups;
+    then update_of_step(step, groups) -> metrics learns from them: parallel.py has another one."""
     config = run.config
     moving = run.reference if config.ref_every else None  # a reference to save with the policy
     resume = Resume(run.out, config, run.model, *optimizers, origin=run.parent, reference=moving)
@@ -280,7 +278,7 @@ def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=N
             seconds = groups.seconds | {"update": before + time.time() - clock}
 
             done = step + 1
-            metrics |= after_update(run, score_rollouts, done)
+            metrics |= after_update(run, sample_and_score, done)
             log.write(done, metrics, seconds, samples)
             stopping = stop.asked()
             if done < config.steps and (stopping or done % config.save_every == 0):

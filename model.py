@@ -1,6 +1,6 @@
 """OLMo2, the decoder that the paper trains, as one would write it on a board.
 
-Read it from `Transformer.forward` down: tokens, embedding, n_layers blocks, a norm, the head.
+Start at `Transformer.forward` and follow its calls: embedding, n_layers blocks, a norm, the head.
 Tokens travel as one flat list of N vectors, whatever sequences they belong to. Only attention has
 to know which sequence is which, so it is passed in as a function `attend(layer, q, k, v)`: training
 passes `causal_attention` over packed sequences, sampling passes attention over its cache.
@@ -47,8 +47,8 @@ class ModelConfig:
 
 # The toy scales depart from OLMo2's initialisation on purpose: with it, a model of width 64 learns
 # facts within minutes, but no copying. A large embedding keeps the token readable in the stream,
-# into which small output gains let the branches grow. Queries and keys of width 16 with unit gain
-# make no attention logit above 4; a larger gain and a short RoPE period let attention be sharp.
+# into which small output gains let the branches grow. Queries and keys of width 16 and unit gain
+# make few attention logits above 4; a larger gain and a short RoPE period let attention be sharp.
 TOY_INIT = dict(embed_std=1.0, linear_std=0.0, head_std=0.02, post_norm_gain=0.5, qk_norm_gain=2.0)
 OLMO2_1B = ModelConfig()  # OLMo-2-0425-1B: 1,484,916,736 parameters
 PRESETS = {
@@ -98,7 +98,7 @@ def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
 
 
 def causal_attention(lengths: list[int], device: torch.device):
-    """`attend` for sequences that stand one after another, each of which sees itself alone."""
+    """`attend` for packed sequences: a token sees itself and what came before in its sequence."""
 
     def attend(layer, q, k, v):  # q (N, n_heads, head_dim); k, v (N, n_kv_heads, head_dim)
         outputs = []
@@ -198,12 +198,12 @@ class Transformer(nn.Module):
             return hidden.float() @ self.lm_head.weight[:rows].float().T
 
     def logprobs(self, hidden, targets, temperature: float = 1.0, chunk: int = 1024):
-        """Of each target under logits / temperature: (log-prob, logsumexp, entropy), (R,) each.
+        """hidden (R, d_model), targets (R,) -> (log-prob, logsumexp, entropy), (R,) each.
 
-        This is the one place where logits become log-probs, in fp32 and at the sampler's
-        temperature. The logits of 16k tokens and a vocabulary of 100k are 6.6 GB, and so is their
-        gradient. So they exist for `chunk` tokens at a time, and are made again going back. The
-        entropy carries no gradient: it is a metric here.
+        They are those of logits / temperature, in fp32. Every loss gets its log-probs here; `draw`
+        in sampler.py computes the sampler's own. The logits of 16k tokens and a vocabulary of 100k
+        are 6.6 GB, and so is their gradient. So they exist for `chunk` tokens at a time, and are
+        made again in the backward pass. The entropy carries no gradient: it is a metric here.
         """
         parts = []
         for h, t in zip(hidden.split(chunk), targets.split(chunk)):

@@ -16,15 +16,14 @@ import torch
 
 import grpo
 from data.lock import exclusive
-from grpo import policy_backward
-from plumbing import modes, presets
+from plumbing import modes, packs, presets
 from plumbing.batches import batch_indices
+from plumbing.examples import load_examples
 from plumbing.flags import launch
-from plumbing.modes import metrics_of_updates
 from plumbing.optimizer import adamw, clipped_step, lr_factor, set_lr
 from plumbing.rl_setup import set_up
 from plumbing.sharding import own_weights
-from sft import load_examples, sft_backward
+from sft import sft_backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class Config(grpo.Config):
     sft_schedule: str = "constant"  # constant or cosine
     solutions: str = "one"  # one per problem, or all
     pick: str = "first"  # which one: first, or random (keyed by seed and problem)
-    sft_loss: str = "mean"  # over the response tokens of a batch, or their sum
+    sft_loss: str = "mean"  # mean over the response tokens of a batch, or sum
     shuffle: bool = True  # a new order of the solutions every pass; the authors kept the file's
 
 
@@ -91,9 +90,10 @@ def main(config: Config) -> None:
         return
     model = run.model
     data = load_examples(config, run.encoding, run.problems)
+    # The other modes have one optimizer for both halves.
     rates = [config.lr, config.sft_lr] if config.mode == "parallel" else [config.lr]
-    how = ((0.9, config.beta2), config.weight_decay)
-    optimizers = [adamw(model, rate, *how) for rate in rates]  # the other modes have one for both
+    betas = (0.9, config.beta2)
+    optimizers = [adamw(model, rate, betas, config.weight_decay) for rate in rates]
     sft_steps = modes.count_sft_steps(config)
     modes.print_plan(run, len(data))
 
@@ -109,21 +109,22 @@ def main(config: Config) -> None:
     other = modes.other_mode(config, model, optimizers[0], sft_half)
 
     def update(step: int, groups) -> dict:
-        grpo.old_logprobs(model, groups, config)
+        packs.old_logprobs(model, groups, config)
         weights = modes.average_weights(config, step, groups)
         updates = []
         for m in range(config.updates):
             chosen = grpo.mini_batch(groups, m, config)
-            rl_half = partial(policy_backward, model, run.reference, groups, chosen, config)
+            rl_half = partial(grpo.policy_backward, model, run.reference, groups, chosen, config)
             i = step * config.updates + m
             if other:
                 updates.append(other.update(i, rl_half))
             else:
-                how = (rl_half, partial(sft_half, i), weights[m], config.grad_clip)
-                updates.append(average_step(model, *optimizers, *how))
+                halves = (rl_half, partial(sft_half, i))
+                both = average_step(model, *optimizers, *halves, weights[m], config.grad_clip)
+                updates.append(both)
         if other:
             return other.metrics(updates)
-        return metrics_of_updates(updates) | {"weight": weights[-1]}
+        return modes.metrics_of_updates(updates) | {"weight": weights[-1]}
 
     grpo.train(run, config.mode, optimizers, update, other.make_sft_steps if other else None)
 

@@ -87,8 +87,8 @@ def main(config: Config) -> None:
     corpus = pretrain_setup.open_corpus_together(config, folder, n_tokens)  # (rows, seq_len)
     model = pretrain_setup.new_model(config)
     prepare(model, config, equal_rows=True)
-    how = ((0.9, config.beta2), config.weight_decay)
-    optimizer = adamw(model, config.lr, *how, decay_embedding=False)
+    betas = (0.9, config.beta2)
+    optimizer = adamw(model, config.lr, betas, config.weight_decay, decay_embedding=False)
     pretrain_run.note_start(config, folder)
     pretrain_setup.print_plan(model, config, steps, len(corpus))
     origin = pretrain_setup.identity_of(corpus)
@@ -108,7 +108,7 @@ def main(config: Config) -> None:
             set_lr(optimizer, lr)
             total_nll = 0.0
             for tokens in pad_to_longest_rank(micro_batches):
-                if tokens is None:
+                if tokens is None:  # other ranks have more: take part in their passes
                     idle_pass(model)
                     continue
                 tokens = tokens.to(device(), non_blocking=True)
@@ -118,14 +118,14 @@ def main(config: Config) -> None:
             update = logged_step(model, optimizer, config.grad_clip)
 
             done = step + 1
-            loss = all_sum(float(total_nll)) / n_targets  # nats per token
-            log.write(done, tokens=done * tokens_per_step, loss=loss, lr=lr, **update)
+            mean_nll = all_sum(float(total_nll)) / n_targets  # nats per token, without z-loss
+            log.write(done, tokens=done * tokens_per_step, loss=mean_nll, lr=lr, **update)
             if done % config.log_every == 0 or done == steps:
                 speed = (done - clock_step) * tokens_per_step / max(time.time() - clock, 1e-9)
                 clock = time.time()
                 clock_step = done
                 print0(
-                    f"step {done:6d}/{steps} | loss {loss:.4f} | "
+                    f"step {done:6d}/{steps} | loss {mean_nll:.4f} | "
                     f"grad norm {update['grad_norm']:6.2f} | lr {lr:.2e} | {speed:,.0f} tok/s"
                     f"{log.left(done, steps)}"
                 )

@@ -1,10 +1,10 @@
 """Batched sampling with a KV cache: what reinforcement learning spends most of its time on.
 
-A fixed number of slots decode together, one token per slot and step. A slot whose rollout has ended
-is given to the next that waits. Every draw is a function of (seed, step, problem, rollout,
-position) alone, so neither slots nor order, restarts or ranks change which tokens are sampled.
+A fixed number of slots decode together, one token per slot in each pass. A slot whose rollout has
+ended takes the next one in line. Each random number depends on (seed, training step, problem,
+rollout, position) alone, so slots, order, restarts and ranks change tokens only through rounding.
 
-Read `Sampler.sample` first, then `Cache`, which makes a step cheap, and `draw`, which turns logits
+Read `Sampler.sample` first, then `Cache`, which makes a pass cheap, and `draw`, which turns logits
 into a token. A is the number of rollouts at work, V the size of the vocabulary.
 """
 
@@ -42,10 +42,10 @@ class Request:
         return self.tokens[-1] == eos or len(self.tokens) == self.budget
 
 
-def sample(model: Transformer, prompts, *how, slots: int = 512, **more) -> list[list[Rollout]]:
+def sample(model: Transformer, prompts, *args, slots: int = 512, **kwargs) -> list[list[Rollout]]:
     """Rollouts of every prompt, as `Sampler.sample` explains: sample(model, [[5, 7], [9]], n=4)."""
     sampler_class = getattr(model, "sampler_class", Sampler)  # fast/ installs its own
-    return sampler_class(model, slots).sample(prompts, *how, **more)
+    return sampler_class(model, slots).sample(prompts, *args, **kwargs)
 
 
 class Sampler:
@@ -129,7 +129,7 @@ class Cache:
     """Keys and values of S slots: one tensor (S, limit, n_kv_heads, head_dim) of each per layer.
 
     A token's keys and values depend on what came before it, which never changes. So they are kept,
-    and a decode step sends one token per slot through the model, not the whole text.
+    and a decode pass sends one token per slot through the model, not the whole text.
     """
 
     def __init__(self, model: Transformer, slots: int, limit: int):
@@ -196,8 +196,8 @@ def draw(logits, u, temperature: float, top_p: float, nucleus=None):
         cumulative = logits.softmax(-1).cumsum(-1)          # (A, V)
         token = (cumulative > u[:, None]).int().argmax(-1)  # the first that passes u
 
-    `descend` does the same in smaller steps, through sums of neighbours, so that rounding seldom
-    changes a token.
+    `descend` draws from the same distribution level by level, through sums of neighbours, so that
+    rounding seldom changes a token (data/draws.py).
 
     -> (tokens, their log-probs), (A,) each. The log-probs are those of the whole distribution at
     the temperature, whatever top_p cuts. `nucleus` is another way to compute `likeliest`.

@@ -5,7 +5,7 @@
 
 The loss is next-token loss on the worked solution and its end-of-text token; the prompt is never
 learned. Both recipes take the same number of steps, as the authors' did: Gold sees more solutions
-per problem, not more updates. Of the settings, `written` draws the one solution, and `run` sums the
+per problem, not more updates. `--setting written` draws the one solution at random; `run` sums the
 loss over tokens and keeps the file's order, as the authors' code did.
 """
 
@@ -39,11 +39,11 @@ class Config(TrainingFlags):
     max_prompt: int = 512  # tokens; problems with a longer prompt are left out
     max_response: int = 512  # tokens; a longer solution is cut and loses its end token
     # optimizer
-    steps: int = 9_500  # optimizer steps; the authors' evaluated ones
+    steps: int = 9_500  # optimizer steps; the authors evaluated after these
     batch: int = 512  # solutions per step, over all ranks
     lr: float = 4e-5  # peak learning rate
     schedule: str = "constant"  # constant or cosine
-    loss: str = "mean"  # over the response tokens of a step, or their sum
+    loss: str = "mean"  # mean over the response tokens of a step, or sum
     shuffle: bool = True  # a new order in every epoch; the authors kept the file's
     # log
     save_every: int = 200  # steps between saves to resume from
@@ -69,7 +69,7 @@ def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "me
     lengths = [len(example.prompt) + len(example.response) for example in mine]
     total_nll = 0.0
     for group in pad_to_longest_rank(split_by_tokens(lengths, micro_tokens)):
-        if group is None:
+        if group is None:  # other ranks have more: take part in their passes
             idle_pass(model)
             continue
         packed = pack([mine[i].prompt for i in group], [mine[i].response for i in group])

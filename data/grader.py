@@ -8,8 +8,8 @@ Which answers count. For math: `\boxed{...}`, in any form (data/boxes.py). For g
 `#### N`, the words "the answer is N" and a line "A: N", since base models often write neither mark.
 The last one counts, so a model may correct itself but not hedge: an empty or unclosed box is no
 answer, nor is one that is taken back ("Wait, that is wrong") or followed by "or". Boxes with only
-commas or "and" between them are one list. A sentence or a heading without a readable number says
-nothing against a box or `#### N` before it. What comes after a mark of the end, or a question that
+commas or "and" between them are one list. A box or `#### N` stands although a sentence or a
+heading without a readable number follows it. What comes after a mark of the end, or a question that
 the model invents ("Question:", "Q:", "Problem:"), is not read.
 
 What is equal. Numbers are compared as exact fractions: 0.5 = 1/2, but 0.25 is not 25%. All else is

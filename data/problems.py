@@ -1,4 +1,4 @@
-r"""Sets of problems, by name or from a file, and the prompt that a model gets for each.
+r"""Sets of problems, by name or from a file, and their prompts. What one is: data/problem.py.
 
     problems = load_problems("toy", "train")
     problems = load_problems("my_problems.jsonl")   # its rows: row_to_problem in data/rows.py
@@ -34,7 +34,7 @@ def load_problems(name: str, split: str = "train", marks: bool = False) -> list[
     """The problems of a named set (NAMES) or of a jsonl file.
 
     A file is one split, so `split` is ignored for it. `marks` keeps GSM8K's <<48/2=24>>, which our
-    prompts do not want. Rows without a reference answer are left out, which `counted` says.
+    prompts leave out. Rows without a reference answer are dropped; how many is printed.
     """
     if toy.is_name(name):  # "toy", "toy-hard", or some shapes alone, as in "toy:21+32"
         return toy.named_problems(name, split)

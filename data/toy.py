@@ -360,12 +360,13 @@ LARGEST_MEANT = 10**6  # a larger value is a mistake, and would cost time
 
 
 def verify(response: str, problem: Problem) -> bool:
-    r"""Does the response work out the answer, without a slip?
+    r"""Is the answer right, with every written equation true?
 
     The last \boxed{} must be right, every written equation true, each number of the answer the
     result of one of them, and the last equation must give a number of the answer. So a guess fails,
-    and so does a right answer after a slip. It is for problems of this file, where both numbers
-    need at least one operation.
+    and so does a right answer after a false equation. A true equation that is not one of the
+    problem's passes. It is for problems of this file, where both numbers need at least one
+    operation.
     """
     boxes = re.findall(r"\\boxed\{([^{}]*)\}", response)
     if not boxes or boxes[-1].replace(" ", "") != problem.answer.replace(" ", ""):

@@ -68,8 +68,8 @@ print(f"4. Decode: next {encoding.decode([int(step.argmax())])!r}; without the c
 
 # %% Rollouts: a group of n responses to the same prompt, each with randomness of its own
 n = 8
-how = dict(n=n, max_new_tokens=52, eos=encoding.eot_token, seed=0, step=0)
-(rollouts,) = sample(model, [prompt], **how)
+sampling = dict(n=n, max_new_tokens=52, eos=encoding.eot_token, seed=0, step=0)
+(rollouts,) = sample(model, [prompt], **sampling)
 texts = [encoding.decode([t for t in r.tokens if t != encoding.eot_token]) for r in rollouts]
 print(f"\n5. {n} rollouts at temperature 1, with the answer that the grader finds in each:")
 for text in texts:
@@ -84,7 +84,7 @@ print(f"\n6. Rewards {rewards[0].int().tolist()}: mean {mean:.3f}, standard devi
 print(f"   A right one gets (1 - mean) / std = {(1 - mean) / std:.3f}, "
       f"a wrong one {-mean / std:.3f}; all {n} add up to {advantages.sum().abs():.0f}")  # fmt: skip
 verified = [i for i, text in enumerate(texts) if verify(text, problem)]
-print(f"   Right, and worked out without a slip (data/toy.py, verify): responses {verified}")
+print(f"   Right, and every equation in it true (data/toy.py, verify): responses {verified}")
 
 # %% The loss of one token, by hand
 responses = [rollout.tokens for rollout in rollouts]
@@ -92,7 +92,7 @@ packed = pack([prompt] * n, responses)
 logp, _, _ = response_logprobs(model, packed)  # (R,) of all R response tokens
 old_logp = torch.tensor([p for rollout in rollouts for p in rollout.logprobs])  # the sampler's
 A = advantages[0][packed.sequence]  # (R,) every token has the advantage of its response
-i = responses.index(next(r for r, right in zip(responses, rewards[0]) if right))
+i = int(rewards[0].argmax())  # the first right response
 t = sum(map(len, responses[:i])) + 1  # the second token of the first right response
 print(f"\n7. Token {encoding.decode([responses[i][1]])!r} of response {i}: log p = {logp[t]:.4f}, "
       f"by the sampler {old_logp[t]:.4f}")  # fmt: skip
@@ -166,12 +166,14 @@ for k in (1, 2, 4):
 # %% Exercises
 print("""
 Exercises
-a. Take problem 1 instead of 11, which has no right rollout. What are its advantages, and what does
-   the step then change?
+a. Take problem 1 instead of 11; none of its rollouts is right. What are its advantages, and what
+   does the step then change?
 b. Divide by nothing: group_advantages(rewards, "none"). Which of 6, 7 and 8 change, and why does
    the step in 8 hardly?
 c. Let the policy lose a right token: moved = -0.3 in 7. Is it clipped? And a wrong token (another
    t) that gains 0.3?
 d. Average with weight 0.9 in 9. At which weight does log p of the right responses rise most?
 e. With p = 1 % right, how many rollouts must a group have so that half of all groups hold a right
-   one? (1 - (1 - p)^n = 1/2; docs/study.md, experiment border.)""")
+   one? (1 - (1 - p)^n = 1/2; docs/study.md, experiment border.)
+f. Read the right responses in 5 against the problem. In one of them every equation is true, but one
+   is not the problem's. Should RL be paid for it? What would a reward have to check?""")

@@ -290,7 +290,7 @@ def all_rollouts(groups) -> list[dict]:
         rollouts = groups.rollouts[g]
         mine.append(
             {
-                "place": groups.place[g],
+                "place": groups.places[g],
                 "id": problem.id,
                 "question": problem.question,
                 "answer": problem.answer,

@@ -91,9 +91,10 @@ def has_other_loss(config) -> bool:
     return config.ratio == "sequence" or config.loss == "cispo" or config.entropy > 0
 
 
-def other_loss(loss, logp, old_logp, advantage, entropy, packed: Packed, config) -> torch.Tensor:
-    """What stands in place of grpo.py's `policy_loss`, whose result is `loss`; all (R,) -> (R,).
+def other_loss(loss, logp, old_logp, advantage, entropy, packed: Packed, config):
+    """What stands in place of grpo.py's `policy_loss`, whose loss is `loss`; all of them (R,).
 
+    -> (loss (R,), its metrics of clipping, {} where they are those of `policy_loss`).
     GSPO (Zheng et al. 2025, 2507.18071) has the mean log ratio of a response for each of its
     tokens, and clips that. CISPO (MiniMax-M1, 2506.13585) weighs the gradient of log p by a ratio
     that is cut from above: so no token drops out of the gradient. The bonus is added to either.
@@ -102,14 +103,26 @@ def other_loss(loss, logp, old_logp, advantage, entropy, packed: Packed, config)
     if config.ratio == "sequence":
         log_ratio = mean_of_responses(log_ratio, packed)[packed.sequence]
     ratio = log_ratio.clamp(-20, 20).exp()
+    metrics = {}
     if config.loss == "cispo":
         loss = -advantage * ratio.clamp(max=1 + config.clip_high).detach() * logp
+        is_cut = ratio > 1 + config.clip_high
+        metrics = clipping(ratio, is_cut, torch.zeros_like(is_cut), is_cut)
     elif config.ratio == "sequence":
-        within = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
-        loss = torch.maximum(-advantage * ratio, -advantage * within)
+        unclipped = -advantage * ratio
+        clipped = -advantage * ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+        loss = torch.maximum(unclipped, clipped)
+        bites = clipped > unclipped
+        metrics = clipping(ratio, bites, bites & (advantage < 0), bites & (advantage > 0))
     if config.entropy:
         loss = loss - config.entropy * entropy_bonus(logp, old_logp, entropy)
-    return loss
+    return loss, metrics
+
+
+def clipping(ratio, bites, low, high) -> dict[str, torch.Tensor]:
+    """The metrics that `policy_loss` has, all (R,)."""
+    metrics = {"ratio": ratio, "clip_fraction": bites, "clipped_low": low, "clipped_high": high}
+    return {name: value.detach().float() for name, value in metrics.items()}
 
 
 def mean_of_responses(values: torch.Tensor, packed: Packed) -> torch.Tensor:

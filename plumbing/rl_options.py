@@ -109,7 +109,7 @@ def collect(run, draw_groups, step: int, log: StepLog):
     return balance_ranks(groups, config), metrics, samples
 
 
-def after_update(run, score_rollouts, done: int) -> dict:
+def after_update(run, sample_and_score, done: int) -> dict:
     """Every so many steps the policy becomes the reference, is kept or validated -> metrics."""
     config = run.config
     if done in steps_to_keep(config):
@@ -119,7 +119,7 @@ def after_update(run, score_rollouts, done: int) -> dict:
     if config.val_every and (done % config.val_every == 0 or done == config.steps):
         phase(f"step {done}, validation")
         refresh(run.sampler.model, run.model)
-        return validate(score_rollouts, run, done - 1)
+        return validate(sample_and_score, run, done - 1)
     return {}
 
 
@@ -135,7 +135,7 @@ def balance_ranks(groups, config):
     if world() == 1:
         return groups
     mine = {}  # place -> tokens to compute
-    for g, place in enumerate(groups.place):
+    for g, place in enumerate(groups.places):
         mine[place] = cost_of(groups, g, config)
     costs = merge_dicts(mine)
     to = {}  # place -> rank
@@ -143,7 +143,7 @@ def balance_ranks(groups, config):
         stretch = stretch_of(m, groups, config)
         to.update(zip(stretch, deal([costs[place] for place in stretch], world())))
     parcels = [[] for _ in range(world())]
-    for row in zip(groups.place, groups.prompts, groups.rollouts, groups.advantages):
+    for row in zip(groups.places, groups.prompts, groups.rollouts, groups.advantages):
         parcels[to[row[0]]].append(row)
     received = []
     for parcel in exchange(parcels):
@@ -158,7 +158,7 @@ def balance_ranks(groups, config):
         texts=None,
         rewards=None,
         right=None,
-        place=[row[0] for row in received],
+        places=[row[0] for row in received],
         prompts=[row[1] for row in received],
         rollouts=[row[2] for row in received],
         advantages=advantages,
@@ -168,13 +168,13 @@ def balance_ranks(groups, config):
 # ------------------------------------------------------------------------- validation
 
 
-def validate(score_rollouts, run, step: int) -> dict:
+def validate(sample_and_score, run, step: int) -> dict:
     """One greedy response to each held-out problem, as the authors validated.
 
-    `score_rollouts(run, problems, config, step)` is grpo.py's.
+    `sample_and_score(run, problems, config, step)` is grpo.py's.
     """
     greedy = replace(run.config, n=1, temperature=0.0)
-    groups = score_rollouts(run, run.held_out, greedy, step)
+    groups = sample_and_score(run, run.held_out, greedy, step)
     rewards = float(groups.rewards.double().sum())
     total = all_sums({"rewards": rewards, "right": int(groups.right.sum())})
     n = len(run.held_out)

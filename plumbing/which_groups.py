@@ -34,7 +34,7 @@ def draw_until_mixed(draw_groups, run, step: int):
     n_mixed = 0
     for draw in range(step * most, (step + 1) * most):
         groups = draw_groups(run, draw)
-        groups.place = [len(draws) * config.prompts + place for place in groups.place]
+        groups.places = [len(draws) * config.prompts + place for place in groups.places]
         draws.append(groups)
         n_mixed += int(is_mixed(groups).sum())
         if all_sum(n_mixed) >= config.prompts:
@@ -50,7 +50,7 @@ def is_mixed(groups) -> torch.Tensor:
 def join(draws: list):
     """The groups of several draws as those of one."""
     first = draws[0]
-    joined = {"place": [], **{name: [] for name in LISTS}}
+    joined = {"places": [], **{name: [] for name in LISTS}}
     seconds = dict.fromkeys(first.seconds, 0.0)
     for groups in draws:
         for name in joined:
@@ -69,11 +69,11 @@ def keep_mixed(groups, config):
     """
     mixed = is_mixed(groups).nonzero()[:, 0].tolist()
     everywhere = []
-    for places in gather_objects([groups.place[g] for g in mixed]):
+    for places in gather_objects([groups.places[g] for g in mixed]):
         everywhere.extend(places)
     order = sorted(everywhere)[: config.prompts]
-    kept = [g for g in mixed if groups.place[g] in order]
-    chosen = {"place": [order.index(groups.place[g]) for g in kept]}
+    kept = [g for g in mixed if groups.places[g] in order]
+    chosen = {"places": [order.index(groups.places[g]) for g in kept]}
     for name in LISTS:
         values = getattr(groups, name)
         chosen[name] = [values[g] for g in kept]
@@ -101,7 +101,7 @@ def draw_probed(draw_groups, run, step: int):
     probe = draw_groups(replace(run, config=wide), step)
     mixed = is_mixed(probe).nonzero()[:, 0].tolist()
     everywhere = []
-    for places in gather_objects([probe.place[g] for g in mixed]):
+    for places in gather_objects([probe.places[g] for g in mixed]):
         everywhere.extend(places)
     others = set(range(n_probed)) - set(everywhere)
     chosen = [*sorted(everywhere), *sorted(others)][: config.prompts]

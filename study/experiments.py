@@ -22,13 +22,14 @@ CORE = {
 }
 
 # RL's training accuracy at 3.6M tokens (seed 0): 0.09 in the first 25 steps, 0.50 after 100, 0.65
-# after 200, 0.72 after 300, 0.75 after 400.
-FLAT = 300  # steps
-LONG = f" --steps {FLAT}"
+# after 200, 0.72 after 300, 0.75 after 400. It still rises then, and in other cells faster: the
+# experiment `length` has twice the steps.
+LONG_STEPS = 300
+LONG = f" --steps {LONG_STEPS}"
 
 
 def long(recipes: Recipes) -> Recipes:
-    """The same recipes with RL until its training accuracy is flat."""
+    """The same recipes with long RL."""
     longer = {}
     for name, (start, line) in recipes.items():
         if line.startswith(("grpo.py", "parallel.py")) and name != WRITTEN:
@@ -42,9 +43,9 @@ def some(*names: str) -> Recipes:
     return {name: long(CORE)[name] for name in names}
 
 
-def rl(flags: str, steps: int = FLAT) -> tuple[str, str]:
+def rl(flags: str, steps: int = LONG_STEPS) -> tuple[str, str]:
     """Direct RL with other flags."""
-    return ("base", f"grpo.py --steps {steps} {flags}")
+    return ("base", f"grpo.py --steps {steps} {flags}".strip())
 
 
 RL = some("rl")
@@ -107,6 +108,11 @@ EDGE_PRETRAIN = {
     "d10": f"pretrain.py --preset toy --data toy-edge-10 {SATURATED}",
 }
 
+LENGTH = some("rl", "parallel") | {
+    "rl-600": rl("", steps=600),
+    "parallel-600": ("base", "parallel.py --steps 600"),
+}
+
 EXPERIMENTS = {
     "core": Experiment(
         "What do SFT, RL and their combinations do, from each checkpoint?",
@@ -162,6 +168,15 @@ EXPERIMENTS = {
         against="base",
         distance=True,
         figure="forgetting",
+    ),
+    "length": Experiment(
+        "Are 300 steps of RL enough to judge by?",
+        LENGTH,
+        stems="first,last",
+        seeds=4,
+        long=True,
+        against="base",
+        beside={"rl-600": "rl", "parallel-600": "parallel"},
     ),
     "tail": Experiment(
         "Which problems does RL solve that the base did not solve in 256 samples?",

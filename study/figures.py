@@ -20,7 +20,7 @@ from plumbing.result_rows import read_results
 from study import dots, drawing, paper_figures, paper_runs, sections
 from study.estimates import direction
 from study.experiment import Experiment
-from study.experiments import EXPERIMENTS, FLAT
+from study.experiments import EXPERIMENTS, LONG_STEPS
 from study.findings import findings
 from study.opening import opening
 from study.overview import overview
@@ -348,7 +348,7 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
 def is_long(study: Study) -> bool:
     """Whether direct RL ran for as many steps as the experiments' does."""
     logs = study.logs(study.last, "rl")
-    return bool(logs) and all(log[-1]["step"] >= FLAT for log in logs)
+    return bool(logs) and all(log[-1]["step"] >= LONG_STEPS for log in logs)
 
 
 # ---------------------------------------------------------------------------------- main

@@ -4,9 +4,9 @@ from data.problems import load_problems, prompt_text
 from study import cells
 from study.dots import GAINS, found_in_words
 from study.estimates import Estimate, count_up, direction, said_of_seeds
-from study.experiments import FLAT
+from study.experiments import LONG_STEPS
 from study.paper import paper_difference
-from study.recipes import RECIPES
+from study.recipes import RECIPES, WRITTEN
 from study.rows import Study
 
 SPELLED = {
@@ -98,17 +98,20 @@ def at_others(study: Study, after: str, before: str, wide: str) -> str:
 
 
 def how_long(study: Study) -> list[str]:
-    """How many steps direct RL took, and whether its training accuracy had become flat."""
+    """How many steps RL took, and what direct RL's training accuracy became."""
     logs = study.logs(study.last, "rl")
     if not logs:
         return []
     steps = min(log[-1]["step"] for log in logs)
     accuracy = cells.in_training(study, study.last, "rl")
     said = f"RL took {steps} steps; of direct RL's own samples {accuracy} were right"
-    if steps < FLAT and study.task == "toy":
+    written = study.logs(study.stems[0], WRITTEN)
+    if written and written[0][-1]["step"] < steps:
+        said += f"; {WRITTEN} took {written[0][-1]['step']} steps"
+    if steps < LONG_STEPS and study.task == "toy":
         said += (
-            f". That was still rising: `python excursions.py --only core` runs {FLAT} steps, until "
-            "it is flat, with 8 seeds"
+            ". That was still rising: `python excursions.py --only core` runs "
+            f"{LONG_STEPS} steps, with 8 seeds"
         )
     return [said + ".\n"]
 

@@ -3,6 +3,7 @@ takes.
 """
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from plumbing.checkpoint import save_checkpoint
 from plumbing.flags import parse_flags
 
 PAGES = [
@@ -155,3 +157,39 @@ def test_every_command_is_one_that_its_program_takes(page, line, capsys):
         assert not rest or args.plan, line
     elif words[1].endswith(".py"):
         assert Path(ROOT, words[1]).exists() or words[1].startswith("data/"), line
+
+
+SMALLER = {  # flags that make a command of the README end in seconds
+    "grpo.py": "--steps 2 --prompts 2 --n 4 --max_response 12",
+    "evaluate.py": "--n 2 --k 1,2 --problems 8 --max_response 12",
+}
+
+
+def test_one_recipe_by_hand_in_its_order(tmp_path, toy_model):
+    """The README's four steps, typed one after another: each finds what those before it left."""
+    section = Path(ROOT, "README.md").read_text().split("## One recipe by hand")[1]
+    lines = [line.split(" #")[0] for line in section.split("```")[1].strip().splitlines()]
+    assert len(lines) == 5 and lines[0].startswith("python pretrain.py")
+    (tmp_path / "out" / "toy").mkdir(parents=True)
+    facts = dict(id="x", base_id="x", recipe="base", tokens=3_600_000, preset="toy", seed=0)
+    facts |= dict(code="", config={}, tokenizer="toy", corpus="toy")
+    save_checkpoint(str(tmp_path / "out" / "toy" / "3.6M.pt"), toy_model, facts)  # the first line's
+    for line in lines[1:]:
+        python, *words = line.split()
+        assert python == "python"
+        if words[0] == "-m":
+            command = ["-m", words[1]]
+            rest = words[2:]
+        else:
+            command = [str(Path(ROOT, words[0]))]
+            rest = [*words[1:], *SMALLER[words[0]].split()]
+        done = subprocess.run(
+            [sys.executable, *command, *rest],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
+    assert "3.6M.rl" in done.stdout and "pass@1" in done.stdout

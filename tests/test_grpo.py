@@ -295,7 +295,7 @@ def test_old_logprobs_by_recomputing_are_the_models(prepare):
 
 def test_mini_batches_are_whole_groups_and_cover_the_step():
     groups = made_groups(tiny())
-    groups.place = [1, 3, 5, 7]  # the second of two ranks
+    groups.places = [1, 3, 5, 7]  # the second of two ranks
     config = replace(CONFIG, prompts=8, mini_batches=4)
     assert [grpo.mini_batch(groups, m, config) for m in range(4)] == [[0], [1], [2], [3]]
 

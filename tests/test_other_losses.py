@@ -133,7 +133,12 @@ def test_gspo_clips_one_ratio_per_response():
             start += length
         return total / 3
 
-    loss = other_loss(None, logp, old, advantage, entropy, packed, config)
+    loss, metrics = other_loss(None, logp, old, advantage, entropy, packed, config)
+    geometric = [math.exp((logp.detach() - old)[a:b].mean()) for a, b in ((0, 2), (2, 3), (3, 6))]
+    assert metrics["ratio"].tolist() == pytest.approx(
+        [s for s, length in zip(geometric, (2, 1, 3)) for _ in range(length)]
+    )
+    is_clipped = metrics["clip_fraction"] > 0  # their own, not the token loss's
     mean = (
         loss / grpo.denominator("sequence-mean", packed.lengths, packed.sequence, 6, 3, 8)
     ).sum()
@@ -142,17 +147,25 @@ def test_gspo_clips_one_ratio_per_response():
     expected = numeric_gradient(by_hand, logp)
     assert np.abs(logp.grad.numpy() - expected).max() < 1e-7
     assert (expected == 0).any() and (expected != 0).any()  # one response is clipped
+    assert (is_clipped.numpy() == (expected == 0)).all()
+    either = metrics["clipped_low"] + metrics["clipped_high"]
+    assert torch.equal(either, metrics["clip_fraction"])
 
 
 def test_cispo_cuts_the_weight_and_no_gradient():
     packed, logp, old, advantage, entropy = pieces(3)
     config = replace(TOY, loss="cispo", clip_high=0.1)
-    other_loss(None, logp, old, advantage, entropy, packed, config).sum().backward()
+    loss, metrics = other_loss(None, logp, old, advantage, entropy, packed, config)
+    loss.sum().backward()
     ratio = (logp.detach() - old).exp().numpy()
     assert (ratio > 1.1).any() and (ratio < 1.1).any()
     expected = -advantage.numpy() * np.minimum(ratio, 1.1)
     assert np.abs(logp.grad.numpy() - expected).max() < 1e-12
     assert (logp.grad != 0).all()
+    assert (metrics["clipped_high"].numpy() == (ratio > 1.1)).all()
+    assert (
+        not metrics["clipped_low"].any() and (metrics["ratio"].numpy() == ratio.astype("f4")).all()
+    )
 
 
 @pytest.mark.parametrize("moved", [0.0, 0.5])
@@ -175,7 +188,8 @@ def test_the_bonus_is_added_to_any_loss():
     packed, logp, old, advantage, entropy = pieces()
     plain, _ = grpo.policy_loss(logp, old, advantage)
     config = replace(TOY, entropy=0.1)
-    loss = other_loss(plain, logp, old, advantage, entropy, packed, config)
+    loss, metrics = other_loss(plain, logp, old, advantage, entropy, packed, config)
+    assert metrics == {}  # the clip is the plain loss's
     assert torch.allclose(loss, plain - 0.1 * entropy_bonus(logp, old, entropy))
     assert not torch.allclose(loss, plain)
 

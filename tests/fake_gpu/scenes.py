@@ -17,6 +17,7 @@ from torch._dynamo.utils import counters
 
 import grpo
 from model import ModelConfig, Transformer
+from plumbing import packs
 from plumbing.batches import idle_pass
 from plumbing.optimizer import adamw, logged_step
 from plumbing.prepare import make_sampler, prepare
@@ -183,7 +184,7 @@ def rl_step(scene: Scene, meter: Meter) -> None:
     def step():
         sample(scene, sampler, of_slots, config.n, config.max_response)
         with scene.counted("old log-probs"):
-            grpo.old_logprobs(model, groups, config)
+            packs.old_logprobs(model, groups, config)
         for m in range(config.mini_batches):
             chosen = grpo.mini_batch(groups, m, config)
             with scene.counted("micro-batch"):
