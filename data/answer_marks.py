@@ -161,7 +161,7 @@ def claims(text: str) -> list[Mark]:
     return marks
 
 
-def standing(marks: list[Mark], text: str) -> list[Mark]:
+def without_last_remarks(marks: list[Mark], text: str) -> list[Mark]:
     """Without the last marks that say nothing against a strong one before them.
 
     These are sentences and headings without a readable number. One that hedges stays: "18 or 20".

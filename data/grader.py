@@ -90,7 +90,7 @@ def committed(response: str, kind: str, claims: bool = True) -> list[str]:
         if claims:
             marks += answer_marks.claims(text)
     marks = sorted(mark for mark in marks if mark.answer)
-    marks = answer_marks.standing(marks, text)
+    marks = answer_marks.without_last_remarks(marks, text)
     if not marks or TAKEN_BACK.search(text[marks[-1].end + 1 : marks[-1].end + 200]):
         return []
 
