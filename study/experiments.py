@@ -122,6 +122,14 @@ EXPERIMENTS = {
         long=True,
         figure="gains",
     ),
+    "takeoff": Experiment(
+        "From which pass rate on does RL take a kind of problem off?",
+        some("sft", "sft-gold", "rl", "sft.rl", "sft-gold.rl", "parallel"),
+        stems="all",
+        seeds=8,
+        long=True,
+        figure="takeoff",
+    ),
     "controls": Experiment(
         "Is it the reward that teaches?", CONTROLS, seeds=6, long=True, against="base"
     ),

@@ -17,7 +17,7 @@ from data.files import file_errors, write_text
 from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
-from study import dots, drawing, paper_figures, paper_runs, sections
+from study import dots, drawing, paper_figures, paper_runs, sections, takeoff_figure
 from study.estimates import direction
 from study.experiment import Experiment
 from study.experiments import EXPERIMENTS, LONG_STEPS
@@ -105,6 +105,13 @@ OF_EXPERIMENTS = {
         dots.draw_scatter,
         "Every test problem before and after RL, the mean over seeds. Problems that leave the left "
         "edge are expansion, those that reach the floor are what sharpening loses.",
+    ),
+    "takeoff": (
+        takeoff_figure.draw_takeoff,
+        "A dot is a kind of problem at a checkpoint in a seed; kinds without a right sample stand "
+        "at half of one. The black curve is the chance that more than half of a kind's samples "
+        "are right after RL. This was found in core's first six seeds: the predictions about core "
+        "were written then, the others before any of their runs.",
     ),
     "ladder": (dots.draw_ladder, "SFT of one to 61 passes, and the same RL from each."),
     "tail": (dots.draw_tail, "pass@k of the base and after RL, up to 256 samples."),
@@ -261,6 +268,7 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
         predicted = overview(study, experiments_run(study), read_predictions())
         main_figure = place_of_experiment(study, "gains", CORE_GAINS, out)
         parts += opening(study, main_figure, predicted)
+        parts += when(study, out)
         scatter = place_of_experiment(study, "scatter", CORE_SCATTER, out)
         if scatter:
             parts.append(scatter)
@@ -294,6 +302,16 @@ CORE_GAINS = replace(EXPERIMENTS["core"], figure="gains")
 CORE_SCATTER = replace(EXPERIMENTS["core"], figure="scatter")
 
 
+def when(study: Study, out: str) -> list[str]:
+    """From which pass rate on RL works: a sentence and a figure, if RL was long."""
+    if not is_long(study):
+        return []
+    experiment = EXPERIMENTS["takeoff"]
+    said = sentence(study, experiment)
+    figure = place_of_experiment(study, "takeoff", experiment, out)
+    return [f"**When does RL work?** {said}\n", figure] if said and figure else []
+
+
 def how_often_section(study: Study) -> list[str]:
     """How RL went, and how often problems are solved, of every recipe at every checkpoint."""
     names = []
@@ -315,9 +333,10 @@ def experiment_sections(study: Study, out: str) -> list[str]:
     parts = []
     for name, experiment in experiments_run(study).items():
         figure = ""
-        if experiment.figure != "gains":  # the core's stands at the top of the report
+        said = ""
+        if experiment.figure not in ("gains", "takeoff"):  # these stand at the top of the report
             figure = place_of_experiment(study, name, experiment, out)
-        said = sentence(study.on(experiment.task), experiment)
+            said = sentence(study.on(experiment.task), experiment)
         parts += sections.section(study, name, experiment, known, figure, said)
     return parts
 
@@ -335,7 +354,7 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
     if name in RECIPES_OF_FIGURE:
         return False
     there = sections.cells_there(study.on(experiment.task), experiment)
-    if name in ("core", "figure5"):
+    if name in ("core", "takeoff", "figure5"):
         return is_long(study)
     own = set(experiment.recipes) - set(RECIPES)
     for cell in there:

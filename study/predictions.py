@@ -5,7 +5,8 @@ A rule is a sum of measured values and a range, as in
     pass@32[2,3](3.6M.rl) - pass@32[2,3](3.6M) > 10
 
 that is pass@32 of cell 3.6M.rl on the problems of shape (2,3), minus that of its base. A term may
-have a factor (0.5*heldout_loss(3.6M)), and a range is `> x`, `< x` or `within x`.
+have a factor (0.5*heldout_loss(3.6M)), and a range is `> x`, `< x` or `within x`. border(rl) is of
+a recipe at all checkpoints, or as in border[1.5M+3.6M](rl) at some (study/takeoff.py).
 """
 
 import os
@@ -16,6 +17,7 @@ from data import UserError
 from data.files import file_errors
 from study.estimates import Estimate, combine, count_up, said_of_seeds
 from study.rows import Study
+from study.takeoff import border_by_seed
 
 FILE = os.path.join("results", "toy", "predictions.md")
 TERM = re.compile(r"([+-]?)\s*(?:([\d.]+)\*)?([a-z_]+(?:@\d+)?)(?:\[([^\]]+)\])?\(([^()]+)\)\s*")
@@ -136,7 +138,8 @@ def value_of(study: Study, terms: list[Term]) -> Estimate | None:
         values = values_of_term(study, term)
         if not values:
             return None
-        key = (term.group, "@" in term.quantity)
+        of_problems = "@" in term.quantity
+        key = (term.group if of_problems else "", of_problems)
         if key not in groups:
             groups[key] = values
         else:
@@ -145,12 +148,15 @@ def value_of(study: Study, terms: list[Term]) -> Estimate | None:
 
 
 def values_of_term(study: Study, term: Term) -> dict[int, dict]:
-    stem, recipe = study.cell(term.cell)
-    task = study.task_of(stem, recipe)
-    values = study.values(stem, recipe, term.quantity, task)
-    if term.group:
-        levels = GROUPS.get(term.group, [f"({term.group})"])
-        values = chosen(study, task, stem, recipe, values, levels)
+    if term.quantity == "border":
+        values = border_by_seed(study, term.cell, term.group.split("+") if term.group else None)
+    else:
+        stem, recipe = study.cell(term.cell)
+        task = study.task_of(stem, recipe)
+        values = study.values(stem, recipe, term.quantity, task)
+        if term.group:
+            levels = GROUPS.get(term.group, [f"({term.group})"])
+            values = chosen(study, task, stem, recipe, values, levels)
     scaled = {}
     for seed, of_seed in values.items():
         scaled[seed] = {problem: term.factor * value for problem, value in of_seed.items()}
@@ -202,7 +208,9 @@ def in_words(prediction: Prediction, verdict: Verdict) -> list[str]:
 
 def measured(prediction: Prediction, estimate: Estimate) -> str:
     """ "+12.1 [+4.0, +20.2], 6 of 6 seeds up"; nats have three digits, points one."""
-    in_points = all("@" in term.quantity or term.quantity == "general" for term in prediction.terms)
+    in_points = all(
+        "@" in term.quantity or term.quantity in ("general", "border") for term in prediction.terms
+    )
     return f"{estimate.with_interval(1 if in_points else 3)}, {count_up(estimate)}"
 
 

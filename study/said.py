@@ -5,17 +5,24 @@ import math
 import numpy as np
 
 from study import cells
+from study.estimates import combine
 from study.experiment import Experiment
 from study.paper_figures import before_and_after, spearman
 from study.rows import Study
 from study.sections import stems_there
+from study.takeoff import BANDS, border_by_seed, counts, kinds
+from study.takeoff_figure import LABELS
 
 DRAWS = 1000  # of the bootstrap
 
 
 def sentence(study: Study, experiment: Experiment) -> str:
     """ "" where there is nothing to say."""
-    sentences = {"base against rl": base_against_rl, "brittleness": brittleness}
+    sentences = {
+        "base against rl": base_against_rl,
+        "brittleness": brittleness,
+        "takeoff": border_of_takeoff,
+    }
     if experiment.figure not in sentences:
         return ""
     return sentences[experiment.figure](study, experiment)
@@ -60,6 +67,28 @@ def correlation(pairs: dict[str, list]) -> str:
 
 def number(correlation: float) -> str:
     return "none" if math.isnan(correlation) else f"{correlation:.2f}"
+
+
+def border_of_takeoff(study: Study, experiment: Experiment) -> str:
+    """How many kinds of problems took off, by their rate before; and where half of them do."""
+    low, high = (f"{100 * rate:g} %" for rate in BANDS)
+    parts = []
+    for recipe, label in LABELS.items():
+        points = kinds(study, recipe)
+        estimate = combine([border_by_seed(study, recipe)])
+        if not points or not estimate:
+            continue
+        half = f"{label} half of the kinds do at {estimate.with_interval(sign='')} %"
+        if not parts:
+            below, between, above = (f"{off} of {all}" for off, all in counts(points))
+            half = f"{half}: {below} below {low}, {between} from {low} to {high}, {above} above it"
+        parts.append(half)
+    if not parts:
+        return ""
+    return (
+        "It takes a kind of problem off, so that more than half of the samples become right, if "
+        f"enough of them were right before. With {'; with '.join(parts)}."
+    )
 
 
 def brittleness(study: Study, experiment: Experiment) -> str:

@@ -97,7 +97,7 @@ def section(
         parts.append(figure)
     if name == "tail":
         parts.append(tail_table(study))
-    if name == "figure5":  # its cells are the core's
+    if name in ("figure5", "takeoff"):  # their cells are the core's
         return parts
     parts.append(cell_table(study, names))
     differences = difference_table(study, experiment, names)

@@ -143,9 +143,10 @@ def test_every_experiment_has_its_section_and_figure(name, tmp_path):
     )
     section = "\n".join(sections.section(study, name, experiment, read_predictions(), paragraph))
     for recipe in experiment.recipes:
-        if recipe != "rl-written" and name != "figure5":  # whose cells are the core's
+        if recipe != "rl-written" and name not in ("figure5", "takeoff"):
             assert f".{recipe} |" in section, recipe
-    assert "not run" not in section  # every prediction finds the cells that it speaks of
+    if name != "takeoff":  # which also speaks of the cells of others
+        assert "not run" not in section  # every prediction finds the cells that it speaks of
     written = [p for p in read_predictions() if p.experiment == name]
     assert all(p.name in section for p in written)
 

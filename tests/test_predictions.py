@@ -96,6 +96,9 @@ def test_the_committed_file_speaks_of_cells_that_the_experiments_have():
         experiment = EXPERIMENTS[one.experiment]
         assert one.commit
         for term in one.terms:
+            if term.quantity == "border":  # of a recipe of any experiment
+                assert any(term.cell in other.recipes for other in EXPERIMENTS.values()), term
+                continue
             stem = next(s for s in ("1.5M", "3.6M", "d10", "d1", "d0") if term.cell.startswith(s))
             recipe = term.cell.removeprefix(stem).removeprefix(".")
             assert not recipe or recipe in experiment.recipes, term

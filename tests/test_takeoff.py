@@ -1,0 +1,132 @@
+"""Where RL takes a kind of problem off: the border against curves that are known, its interval in
+simulated studies, and what rules, sentence and figure make of rows.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from study import said
+from study.estimates import combine
+from study.experiments import EXPERIMENTS
+from study.predictions import judge, prediction
+from study.rows import Study
+from study.takeoff import Kind, border, border_by_seed, counts, curve, kinds
+from study.takeoff_figure import draw_takeoff
+
+LEVELS = ["(1,2)", "(2,1)", "(2,2)", "(2,3)", "(3,2)"]
+
+
+def drawn(rng, seeds: int, border: float, slope: float = 3.0, spread: float = 0.0) -> list[Kind]:
+    """15 kinds a seed, whose chance to take off is a logistic curve; each seed has luck of its own."""
+    found = []
+    for seed in range(seeds):
+        luck = rng.normal(0, spread)
+        for i in range(15):
+            rate = math.exp(rng.normal(math.log(0.03), 1.3))
+            chance = 1 / (1 + math.exp(-slope * (math.log(rate / border) + luck)))
+            found.append(Kind(seed, "3.6M", str(i), rate, 0.9 if rng.random() < chance else 0.1))
+    return found
+
+
+def test_the_border_is_the_curves():
+    rng = np.random.default_rng(0)
+    points = drawn(rng, 400, 0.025)
+    log_border, slope = curve(points)
+    assert math.exp(log_border) == pytest.approx(0.025, rel=0.05)
+    assert slope == pytest.approx(3.0, rel=0.1)
+    assert border(points) == pytest.approx(2.5, rel=0.05)
+
+
+def test_it_is_the_likeliest_curve():
+    """No other curve has a higher likelihood, but for the pull on the slope."""
+    points = drawn(np.random.default_rng(1), 8, 0.03)
+    best = curve(points)
+
+    def loss(log_border: float, slope: float) -> float:
+        total = 0.02 / 2 * slope**2
+        for kind in points:
+            chance = 1 / (1 + math.exp(-slope * (math.log(kind.before) - log_border)))
+            total -= math.log(chance if kind.after > 0.5 else 1 - chance)
+        return total
+
+    for step in ((0.02, 0), (-0.02, 0), (0, 0.02), (0, -0.02), (0.02, 0.02), (-0.02, 0.02)):
+        assert loss(best[0] + step[0], best[1] + step[1]) > loss(*best)
+
+
+def test_one_rate_that_divides_all_kinds():
+    points = [Kind(0, "a", str(i), rate, float(rate > 0.02)) for i, rate in enumerate((0.01, 0.04))]
+    assert border(points) == pytest.approx(2.0)
+    assert border(points[:1]) is None and border(points[1:]) is None and border([]) is None
+
+
+@pytest.mark.parametrize("seeds", [4, 8])
+def test_the_interval_holds_the_truth(seeds, monkeypatch):
+    """95 %, of studies whose seeds have luck of their own. The truth is that of very many seeds."""
+    rng = np.random.default_rng(seeds)
+    truth = border(drawn(rng, 3000, 0.03, spread=0.3))
+    held = 0
+    for _ in range(300):
+        points = drawn(rng, seeds, 0.03, spread=0.3)
+        monkeypatch.setattr("study.takeoff.kinds", lambda study, recipe, stems: points)
+        low, high = combine([border_by_seed(None, "rl")]).interval()
+        held += low < truth < high
+    assert 0.9 < held / 300 <= 0.99
+
+
+def write_seed(folder, rates: dict[str, list[float]]):
+    folder.mkdir(exist_ok=True)
+    rows = []
+    for name, of_levels in rates.items():
+        problems = []
+        for level, rate in zip(LEVELS, of_levels):
+            problems += [[f"{level}{i}", level, 32, round(32 * rate), 0] for i in range(10)]
+        row = dict(name=name, task="toy", kind="pass@k", tokens=3_600_000, seed=0, preset="toy")
+        row |= dict(recipe=name.partition(".")[2][1:] or "base", key={"n": 32}, problems=problems)
+        row |= {"recipe": "base" if name == "3.6M" else name.removeprefix("3.6M.")}
+        row |= {"distinct": 1.0, "format": 1.0, "truncated": 0.0, "length": 30.0}
+        rows.append(json.dumps(row) + "\n")
+    (folder / "results.jsonl").write_text("".join(rows))
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Four seeds: kinds of 6 % and more take off under direct RL, those of 25 % after SFT."""
+    folders = []
+    for seed in range(4):
+        base = [0.5, 0.25, 0.125, 1 / 16, 0.0]
+        rates = {"3.6M": base, "3.6M.rl": [1.0, 1.0, 1.0, 0.75 if seed else 0.25, 0.0]}
+        rates |= {"3.6M.sft": base, "3.6M.sft.rl": [1.0, 1.0 if seed else 0.25, 0.25, 0.0, 0.0]}
+        write_seed(tmp_path / f"seed{seed}", rates)
+        folders.append(str(tmp_path / f"seed{seed}"))
+    return Study(folders)
+
+
+def test_kinds_of_rows(study):
+    points = kinds(study, "rl")
+    assert len(points) == 20 and points[0] == Kind(0, "3.6M", "(1,2)", 0.5, 1.0)
+    assert points[4].before == pytest.approx(0.5 / 320)  # half a right one of 320
+    assert counts(points) == [(0, 4), (3, 4), (12, 12)]
+    assert {kind.before for kind in kinds(study, "sft.rl")} == {kind.before for kind in points}
+    assert kinds(study, "parallel") == [] and kinds(study, "rl", ["1.5M"]) == []
+
+
+def test_rules_speak_of_the_border(study):
+    higher = prediction("takeoff-1", "", "border(sft.rl) - border[3.6M](rl) > 0", "", "here")
+    verdict = judge(study, higher)
+    assert verdict.word == "held" and 5 < verdict.estimate.mean < 20
+    alone = judge(study, prediction("takeoff-2", "", "border(rl) > 0", "", "here"))
+    assert 1 < alone.estimate.mean < 8 and len(alone.estimate.of_seeds) == 4
+    missing = prediction("takeoff-3", "", "border(parallel) - border(rl) < 0", "", "here")
+    assert judge(study, missing).word == "not run"
+
+
+def test_sentence_and_figure(study, tmp_path):
+    text = said.sentence(study, EXPERIMENTS["takeoff"])
+    assert "%: 0 of 4 below 1 %, 3 of 4 from 1 % to 8 %, 12 of 12 above it" in text
+    assert "With direct RL half of the kinds do at " in text and "; with RL after SFT half" in text
+    figure = draw_takeoff(study, EXPERIMENTS["takeoff"])
+    assert len(figure.axes) == 2
+    assert draw_takeoff(Study([str(tmp_path / "none")]), EXPERIMENTS["takeoff"]) is None
