@@ -71,23 +71,24 @@ def number(correlation: float) -> str:
 
 def border_of_takeoff(study: Study, experiment: Experiment) -> str:
     """How many kinds of problems took off, by their rate before; and where half of them do."""
-    low, high = (f"{100 * rate:g} %" for rate in BANDS)
+    low, high = (f"{100 * rate:g}" for rate in BANDS)
     parts = []
     for recipe, label in LABELS.items():
         points = kinds(study, recipe)
         estimate = combine([border_by_seed(study, recipe)])
         if not points or not estimate:
             continue
-        half = f"{label} half of the kinds do at {estimate.with_interval(sign='')} %"
+        half = f"at {estimate.with_interval(sign='')} % with {label}"
         if not parts:
             below, between, above = (f"{off} of {all}" for off, all in counts(points))
-            half = f"{half}: {below} below {low}, {between} from {low} to {high}, {above} above it"
+            half += f" ({below} below {low} %, {between} from {low} to {high} %, {above} above)"
         parts.append(half)
     if not parts:
         return ""
     return (
-        "It takes a kind of problem off, so that more than half of the samples become right, if "
-        f"enough of them were right before. With {'; with '.join(parts)}."
+        "A kind of problem takes off if more than half of its samples are right after RL. That "
+        "depends on how many were right before: half of the kinds take off "
+        f"{'; '.join(parts)}."
     )
 
 

@@ -125,8 +125,8 @@ def test_rules_speak_of_the_border(study):
 
 def test_sentence_and_figure(study, tmp_path):
     text = said.sentence(study, EXPERIMENTS["takeoff"])
-    assert "%: 0 of 4 below 1 %, 3 of 4 from 1 % to 8 %, 12 of 12 above it" in text
-    assert "With direct RL half of the kinds do at " in text and "; with RL after SFT half" in text
+    assert "% with direct RL (0 of 4 below 1 %, 3 of 4 from 1 to 8 %, 12 of 12 above); at " in text
+    assert text.endswith("% with RL after SFT.")
     figure = draw_takeoff(study, EXPERIMENTS["takeoff"])
     assert len(figure.axes) == 2
     assert draw_takeoff(Study([str(tmp_path / "none")]), EXPERIMENTS["takeoff"]) is None
