@@ -3,8 +3,8 @@
     python convert.py list allenai/OLMo-2-0425-1B        # checkpoints kept during its pre-training
     python convert.py from-hf allenai/OLMo-2-0425-1B --revision stage1-step10000-tokens21B \\
         --out out/olmo2/21B.pt
-    python convert.py from-hf some/directory --out out/4B.pt
-    python convert.py to-hf out/4B.rl.pt some/directory  # for transformers, vLLM and the harness
+    python convert.py from-hf some/directory --out out/1B/4B.pt
+    python convert.py to-hf out/1B/4B.rl.pt some/directory  # for transformers, vLLM and the harness
 
 Such a directory has config.json, safetensors files and tokenizer.json. Every check is made before
 the first byte is written (plumbing/hf_format.py, plumbing/hf_weights.py). Tensors go from file to

@@ -1,7 +1,7 @@
 """Evaluation: pass@k on problems, and general skills by likelihood. One row per task is written.
 
     python evaluate.py --ckpt out/toy/3.6M.rl.pt --task toy,general
-    torchrun --nproc_per_node=8 evaluate.py --ckpt out/4B.pt --task gsm8k,general --shots 8
+    torchrun --nproc_per_node=8 evaluate.py --ckpt out/1B/4B.pt --task gsm8k,general --shots 8
 
 Each problem gets n samples at temperature 0.6 and top_p 0.95 (as the authors ran it; their paper
 gives only the temperature). The n verdicts give the unbiased pass@k, and an interval over the
@@ -51,7 +51,7 @@ class Config(result_rows.EvaluationOptions):
     out: str = ""  # file of result rows; default results.jsonl beside the checkpoint
 
 
-PRESETS = presets.EVALUATE
+PRESETS = presets.EVALUATE  # other scales; the defaults above are 1B's
 SETTINGS = presets.EVALUATE_SETTINGS
 
 

@@ -1,7 +1,7 @@
 """Reinforcement learning with verifiable rewards: GRPO from any checkpoint, M_t -> M_t^RL.
 
     python grpo.py --ckpt out/toy/3.6M.pt
-    torchrun --nproc_per_node=8 grpo.py --ckpt out/4B.pt
+    torchrun --nproc_per_node=8 grpo.py --ckpt out/1B/4B.pt
 
 A step samples n rollouts of every prompt, grades each, compares each with its own group, and makes
 a few clipped policy-gradient updates: roll_out, score, group_advantages, policy_loss, update stand
@@ -64,7 +64,7 @@ class Config(RLOptions):
     lr: float = 1e-6  # constant
 
 
-PRESETS = presets.RL
+PRESETS = presets.RL  # other scales; the defaults above are 1B's
 SETTINGS = presets.RL_SETTINGS
 AFTER_SFT = presets.RL_AFTER_SFT  # the authors' RL after SFT had other values
 
@@ -82,9 +82,7 @@ class Groups:
     right: torch.Tensor | None = None  # (P, n) the grader's verdicts
     advantages: torch.Tensor | None = None  # (P, n)
     kept: int | None = None  # groups of the step over all ranks, where dynamic sampling chose them
-    old_logp: list[list[torch.Tensor]] | None = (
-        None  # P x n x (response,); None: one update, no need
-    )
+    old_logp: list[list[torch.Tensor]] | None = None  # P x n x (response,); None: a single update
     seconds: dict[str, float] = field(default_factory=dict)  # what took how long
 
 
@@ -262,8 +260,8 @@ def draw_groups(run: Run, step: int) -> Groups:
 
 
 def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=None) -> None:
-    """The steps of a run. `collect` copies the weights to the sampler, and calls draw_groups;
-    then update_of_step(step, groups) -> metrics learns from them: parallel.py has another one."""
+    """The steps of a run. `collect` (plumbing/rl_options.py) hands the weights to the sampler, and
+    calls draw_groups; update_of_step(step, groups) -> metrics is `update`, or parallel.py's own."""
     config = run.config
     moving = run.reference if config.ref_every else None  # a reference to save with the policy
     resume = Resume(run.out, config, run.model, *optimizers, origin=run.parent, reference=moving)

@@ -7,7 +7,7 @@ passes `causal_attention` over packed sequences, sampling passes attention over 
 
 B sequences of T tokens, N tokens in all, V ids in the vocabulary, R response tokens.
 
-    python model.py out/4B.pt        prints what a checkpoint says of itself
+    python model.py out/1B/4B.pt        prints what a checkpoint says of itself
 """
 
 import sys
@@ -92,8 +92,8 @@ def rope_angles(positions: torch.Tensor, config: ModelConfig) -> tuple[torch.Ten
 
 
 def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn the pairs (a, b) = (x[i], x[i + head_dim / 2]) to (a cos - b sin, b cos + a sin)."""
-    swapped = x.float().roll(x.shape[-1] // 2, dims=-1)  # (b, a)
+    """x (N, heads, head_dim): turn each pair (a, b) = (x[i], x[i + head_dim / 2]) by its angle."""
+    swapped = x.float().roll(x.shape[-1] // 2, dims=-1)  # (b, a); sin is negative in the first half
     return torch.addcmul(x.float() * cos, swapped, sin).to(x.dtype)
 
 
@@ -215,7 +215,7 @@ class Transformer(nn.Module):
         logits = self.logits(hidden) / temperature  # (chunk, V)
         log_probs = logits.log_softmax(-1)  # logits - logsumexp
         logp = log_probs.gather(-1, targets[:, None])[:, 0]  # (chunk,)
-        lse = logits[:, 0] - log_probs[:, 0]
+        lse = logits[:, 0] - log_probs[:, 0]  # the same in every column
         with torch.no_grad():
             entropy = -(log_probs.exp() * log_probs).sum(-1)
         return logp, lse, entropy

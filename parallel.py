@@ -1,7 +1,7 @@
 """Parallel averaging: an RL step and an SFT step from the same weights, then their average.
 
     python parallel.py --ckpt out/toy/3.6M.pt                  # M_t -> M_t^Parallel
-    torchrun --nproc_per_node=8 parallel.py --ckpt out/20B.pt
+    torchrun --nproc_per_node=8 parallel.py --ckpt out/1B/20B.pt
 
 The algorithm box of the paper (its figure 8) is `average_step`; averaging halves the effective rate
 of each side. The RL half is grpo.py's, the SFT half is sft.py's. If RL has several mini-batches,
@@ -52,7 +52,7 @@ class Config(grpo.Config):
     shuffle: bool = True  # a new order of the solutions every pass; the authors kept the file's
 
 
-PRESETS = presets.PARALLEL
+PRESETS = presets.PARALLEL  # other scales; the defaults above are 1B's
 SETTINGS = presets.PARALLEL_SETTINGS
 
 
@@ -106,7 +106,7 @@ def main(config: Config) -> None:
         batch = [data[j] for j in batch_indices(len(data), config.sft_batch, i, *order)]
         return sft_backward(model, batch, config.micro_tokens, config.sft_loss)
 
-    other = modes.other_mode(config, model, optimizers[0], sft_half)
+    other = modes.other_mode(config, model, optimizers[0], sft_half)  # None in mode parallel
 
     def update(step: int, groups) -> dict:
         packs.old_logprobs(model, groups, config)

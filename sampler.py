@@ -196,11 +196,11 @@ def draw(logits, u, temperature: float, top_p: float, nucleus=None):
         cumulative = logits.softmax(-1).cumsum(-1)          # (A, V)
         token = (cumulative > u[:, None]).int().argmax(-1)  # the first that passes u
 
-    `descend` draws from the same distribution level by level, through sums of neighbours, so that
-    rounding seldom changes a token (data/draws.py).
+    The code draws from the same distribution through a tree of sums of neighbours, so that rounding
+    seldom changes a token (data/draws.py).
 
     -> (tokens, their log-probs), (A,) each. The log-probs are those of the whole distribution at
-    the temperature, whatever top_p cuts. `nucleus` is another way to compute `likeliest`.
+    the temperature, whatever top_p cuts. `nucleus`: fast/'s quicker `likeliest`, or None.
     """
     if temperature not in (0, 1):
         logits = logits / temperature

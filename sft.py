@@ -1,7 +1,7 @@
 """Supervised fine-tuning: M_t -> M_t^SFT (one solution per problem), M_t^SFT-Gold (all of them).
 
     python sft.py --ckpt out/toy/3.6M.pt
-    torchrun --nproc_per_node=8 sft.py --ckpt out/4B.pt --solutions all
+    torchrun --nproc_per_node=8 sft.py --ckpt out/1B/4B.pt --solutions all
 
 The loss is next-token loss on the worked solution and its end-of-text token; the prompt is never
 learned. Both recipes take the same number of steps, as the authors' did: Gold sees more solutions
@@ -53,7 +53,7 @@ class Config(TrainingFlags):
         check_sft(self, self.loss, self.schedule, "--loss")
 
 
-PRESETS = presets.SFT
+PRESETS = presets.SFT  # other scales; the defaults above are 1B's
 SETTINGS = presets.SFT_SETTINGS
 
 

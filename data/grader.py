@@ -6,8 +6,8 @@ r"""The only judge: does a response end in the right answer? Reward and verdict 
 
 Which answers count. For math: `\boxed{...}`, in any form (data/boxes.py). For gsm8k: `\boxed{...}`,
 `#### N`, the words "the answer is N" and a line "A: N", since base models often write neither mark.
-The last one counts, so a model may correct itself but not hedge: an empty or unclosed box is no
-answer, nor is one that is taken back ("Wait, that is wrong") or followed by "or". Boxes with only
+The last one counts: a model may correct itself. It may not hedge: a box that is empty, unclosed,
+taken back ("Wait, that is wrong") or followed by "or" is no answer. Boxes with only
 commas or "and" between them are one list. A box or `#### N` stands although a sentence or a
 heading without a readable number follows it. What comes after a mark of the end, or a question that
 the model invents ("Question:", "Q:", "Problem:"), is not read.

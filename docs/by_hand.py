@@ -81,8 +81,10 @@ advantages = grpo.group_advantages(rewards)  # (1, n)
 mean = rewards.mean().item()
 std = rewards.std().item()
 print(f"\n6. Rewards {rewards[0].int().tolist()}: mean {mean:.3f}, standard deviation {std:.3f}")
-print(f"   A right one gets (1 - mean) / std = {(1 - mean) / std:.3f}, "
-      f"a wrong one {-mean / std:.3f}; all {n} add up to {advantages.sum().abs():.0f}")  # fmt: skip
+if std > 0:
+    of_right, of_wrong = (1 - mean) / std, -mean / std
+    print(f"   A right one gets (1 - mean) / std = {of_right:.3f}, a wrong one {of_wrong:.3f}; "
+          f"all {n} add up to {advantages.sum().abs():.0f}")  # fmt: skip
 verified = [i for i, text in enumerate(texts) if verify(text, problem)]
 print(f"   Right, and every equation in it true (data/toy.py, verify): responses {verified}")
 
@@ -174,6 +176,6 @@ c. Let the policy lose a right token: moved = -0.3 in 7. Is it clipped? And a wr
    t) that gains 0.3?
 d. Average with weight 0.9 in 9. At which weight does log p of the right responses rise most?
 e. With p = 1 % right, how many rollouts must a group have so that half of all groups hold a right
-   one? (1 - (1 - p)^n = 1/2; docs/study.md, experiment border.)
+   one? (1 - (1 - p)^n = 1/2; study/experiments.py, experiment border.)
 f. Read the right responses in 5 against the problem. In one of them every equation is true, but one
    is not the problem's. Should RL be paid for it? What would a reward have to check?""")

@@ -97,7 +97,8 @@ def other_loss(loss, logp, old_logp, advantage, entropy, packed: Packed, config)
     -> (loss (R,), its metrics of clipping, {} where they are those of `policy_loss`).
     GSPO (Zheng et al. 2025, 2507.18071) has the mean log ratio of a response for each of its
     tokens, and clips that. CISPO (MiniMax-M1, 2506.13585) weighs the gradient of log p by a ratio
-    that is cut from above: so no token drops out of the gradient. The bonus is added to either.
+    that is cut from above: so no token drops out of the gradient. Neither has the dual clip.
+    The bonus is added to either.
     """
     log_ratio = logp - old_logp
     if config.ratio == "sequence":

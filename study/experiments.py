@@ -113,6 +113,13 @@ LENGTH = some("rl", "parallel") | {
     "parallel-600": ("base", "parallel.py --steps 600"),
 }
 
+AS_RL_SAMPLES = "evaluate.py --task toy --n 128 --k 1,8,32,128 --temperature 1 --top_p 1"
+TAKEOFF = some("sft", "sft-gold", "rl", "sft.rl", "sft-gold.rl", "parallel") | {
+    "at-1": ("base", AS_RL_SAMPLES),
+    "sft.at-1": ("sft", AS_RL_SAMPLES),
+    "sft-gold.at-1": ("sft-gold", AS_RL_SAMPLES),
+}
+
 EXPERIMENTS = {
     "core": Experiment(
         "What do SFT, RL and their combinations do, from each checkpoint?",
@@ -123,8 +130,8 @@ EXPERIMENTS = {
         figure="gains",
     ),
     "takeoff": Experiment(
-        "From which pass rate on does RL take a kind of problem off?",
-        some("sft", "sft-gold", "rl", "sft.rl", "sft-gold.rl", "parallel"),
+        "At what pass rate does RL begin to work on a kind of problem?",
+        TAKEOFF,
         stems="all",
         seeds=8,
         long=True,

@@ -109,9 +109,9 @@ OF_EXPERIMENTS = {
     "takeoff": (
         takeoff_figure.draw_takeoff,
         "A dot is a kind of problem at a checkpoint in a seed; kinds without a right sample stand "
-        "at half of one. The black curve is the chance that more than half of a kind's samples "
-        "are right after RL. This was found in core's first six seeds: the predictions about core "
-        "were written then, the others before any of their runs.",
+        "at half of one. The black curve, fitted to the dots above and below the line of 50 %, is "
+        "the share of kinds that take off. It was found by looking at core's first six seeds, so "
+        "nothing about core was predicted here.",
     ),
     "ladder": (dots.draw_ladder, "SFT of one to 61 passes, and the same RL from each."),
     "tail": (dots.draw_tail, "pass@k of the base and after RL, up to 256 samples."),
@@ -309,7 +309,7 @@ def when(study: Study, out: str) -> list[str]:
     experiment = EXPERIMENTS["takeoff"]
     said = sentence(study, experiment)
     figure = place_of_experiment(study, "takeoff", experiment, out)
-    return [f"**When does RL work?** {said}\n", figure] if said and figure else []
+    return [f"**When does RL begin to work?** {said}\n", figure] if said and figure else []
 
 
 def how_often_section(study: Study) -> list[str]:
@@ -354,7 +354,7 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
     if name in RECIPES_OF_FIGURE:
         return False
     there = sections.cells_there(study.on(experiment.task), experiment)
-    if name in ("core", "takeoff", "figure5"):
+    if name in ("core", "figure5"):
         return is_long(study)
     own = set(experiment.recipes) - set(RECIPES)
     for cell in there:

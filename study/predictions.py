@@ -5,8 +5,9 @@ A rule is a sum of measured values and a range, as in
     pass@32[2,3](3.6M.rl) - pass@32[2,3](3.6M) > 10
 
 that is pass@32 of cell 3.6M.rl on the problems of shape (2,3), minus that of its base. A term may
-have a factor (0.5*heldout_loss(3.6M)), and a range is `> x`, `< x` or `within x`. border(rl) is of
-a recipe at all checkpoints, or as in border[1.5M+3.6M](rl) at some (study/takeoff.py).
+have a factor (0.5*heldout_loss(3.6M)), and a range is `> x`, `< x` or `within x`. border(rl) is
+the logarithm of a rate (study/takeoff.py), of a recipe at all checkpoints; in border[3.6M](rl) at
+this one.
 """
 
 import os
@@ -208,9 +209,7 @@ def in_words(prediction: Prediction, verdict: Verdict) -> list[str]:
 
 def measured(prediction: Prediction, estimate: Estimate) -> str:
     """ "+12.1 [+4.0, +20.2], 6 of 6 seeds up"; nats have three digits, points one."""
-    in_points = all(
-        "@" in term.quantity or term.quantity in ("general", "border") for term in prediction.terms
-    )
+    in_points = all("@" in term.quantity or term.quantity == "general" for term in prediction.terms)
     return f"{estimate.with_interval(1 if in_points else 3)}, {count_up(estimate)}"
 
 

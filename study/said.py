@@ -5,12 +5,12 @@ import math
 import numpy as np
 
 from study import cells
-from study.estimates import combine
 from study.experiment import Experiment
 from study.paper_figures import before_and_after, spearman
-from study.rows import Study
+from study.report import MISSING, table
+from study.rows import BANDS, Study, name_of_band
 from study.sections import stems_there
-from study.takeoff import BANDS, border_by_seed, counts, kinds
+from study.takeoff import border_in_percent, counts, kinds
 from study.takeoff_figure import LABELS
 
 DRAWS = 1000  # of the bootstrap
@@ -71,24 +71,19 @@ def number(correlation: float) -> str:
 
 def border_of_takeoff(study: Study, experiment: Experiment) -> str:
     """How many kinds of problems took off, by their rate before; and where half of them do."""
-    low, high = (f"{100 * rate:g}" for rate in BANDS)
-    parts = []
+    lines = []
     for recipe, label in LABELS.items():
         points = kinds(study, recipe)
-        estimate = combine([border_by_seed(study, recipe)])
-        if not points or not estimate:
-            continue
-        half = f"at {estimate.with_interval(sign='')} % with {label}"
-        if not parts:
-            below, between, above = (f"{off} of {all}" for off, all in counts(points))
-            half += f" ({below} below {low} %, {between} from {low} to {high} %, {above} above)"
-        parts.append(half)
-    if not parts:
+        if points:
+            lines.append([label, *counts(points), border_in_percent(study, recipe) or MISSING])
+    if not lines:
         return ""
+    bands = [name_of_band(band) for band in BANDS]
     return (
-        "A kind of problem takes off if more than half of its samples are right after RL. That "
-        "depends on how many were right before: half of the kinds take off "
-        f"{'; '.join(parts)}."
+        "A kind of problem takes off if more than half of its samples are right after RL. How many "
+        "kinds did, by how many of their samples were right before, at RL's own temperature of 1; "
+        "and the rate at which half of them do:\n\n"
+        + table(["RL", *[f"{band} right before" for band in bands], "half take off at"], lines)
     )
 
 

@@ -1,9 +1,10 @@
-"""Where RL begins to work: the pass rate from which on it takes a kind of problem off.
+"""At what pass rate RL begins to work on a kind of problem.
 
 A kind of problem (a shape of the toy world) takes off if more than half of its samples are right
-after RL. Whether it does depends on its pass rate before: far below the border no group holds a
-right rollout, so nothing is learned of that kind. The border is the rate at which a logistic curve,
-fitted to all kinds, checkpoints and seeds, is one half.
+after RL, as tests sample. Its rate before is measured as RL samples, at temperature 1: far below
+the border too few groups hold a right rollout. The border is the rate at which a logistic curve,
+fitted to all kinds, checkpoints and seeds, is one half. It sums up a transition and is no constant:
+kinds and checkpoints have borders of their own.
 """
 
 import math
@@ -11,12 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from study.rows import Study
+from study.estimates import combine
+from study.rows import BANDS, Study, band_of
 
 OFF = 0.5  # share of samples that are right after RL
+AT_1 = "at-1"  # the cells that were asked once more as RL samples
 PULL = 0.02  # on the slope, so that the curve stays finite where one rate divides all kinds
 STEPS = 100  # of Newton's method
-BANDS = (0.01, 0.08)  # rates between which the report counts
 
 
 class Kind(NamedTuple):
@@ -25,17 +27,18 @@ class Kind(NamedTuple):
     seed: int
     stem: str
     level: str  # "(2,3)"
-    before: float  # share of samples that are right; half a right one where there is none
+    before: float  # share of samples right at temperature 1; half a right one where there is none
     after: float
 
 
 def kinds(study: Study, recipe: str, stems: list[str] | None = None) -> list[Kind]:
-    """All that have rows of `recipe` and of what it starts from."""
-    start = recipe.rpartition(".")[0] or "base"
+    """All that have rows of `recipe`, and at temperature 1 of what it starts from."""
+    start = recipe.rpartition(".")[0]
+    asked = f"{start}.{AT_1}" if start else AT_1
     found = []
     for stem in stems or study.stems:
         task = study.task_of(stem, recipe)
-        before = study.rows.get((task, stem, start), {})
+        before = study.rows.get((task, stem, asked), {})
         after = study.rows.get((task, stem, recipe), {})
         for seed in sorted(before.keys() & after.keys()):
             rates = rates_by_level(after[seed])
@@ -83,35 +86,44 @@ def curve(points: list[Kind]) -> tuple[float, float] | None:
 
 
 def border(points: list[Kind]) -> float | None:
-    """In percent."""
+    """The natural logarithm of the rate."""
     found = curve(points)
-    return 100 * math.exp(found[0]) if found else None
+    return found[0] if found else None
 
 
 def border_by_seed(study: Study, recipe: str, stems: list[str] | None = None) -> dict[int, dict]:
     """seed -> {"": its jackknife value of the border}, as study/estimates.py combines them.
 
     The value of a seed is n times the border of all n seeds minus n - 1 times that without it
-    (Tukey 1958). Their mean is the border, their spread its error. {} where there is none.
+    (Tukey 1958). Their mean is the border, corrected for bias; their spread over sqrt(n) is its
+    standard error. All are logarithms. {} where there is no border, with or without some seed.
     """
     points = kinds(study, recipe, stems)
     seeds = sorted({kind.seed for kind in points})
     whole = border(points)
-    if whole is None:
-        return {}
     values = {}
     for seed in seeds:
         rest = border([kind for kind in points if kind.seed != seed])
-        if rest is None:  # with one seed, or where a single seed has all that took off
-            return {seed: {"": whole} for seed in seeds[:1]}
+        if whole is None or rest is None:
+            return {}
         values[seed] = {"": len(seeds) * whole - (len(seeds) - 1) * rest}
     return values
 
 
-def counts(points: list[Kind]) -> list[tuple[int, int]]:
-    """(took off, all) of the kinds below, between and above the BANDS."""
+def border_in_percent(study: Study, recipe: str) -> str:
+    """ "3.1 [2.3, 4.0] %", or "" where there is none."""
+    estimate = combine([border_by_seed(study, recipe)])
+    if not estimate:
+        return ""
+    middle, low, high = (100 * math.exp(x) for x in (estimate.mean, *estimate.interval()))
+    return f"{middle:.1f} [{low:.1f}, {high:.1f}] %"
+
+
+def counts(points: list[Kind]) -> list[str]:
+    """ "3 of 13" took off, in each of the bands that study/rows.py sorts problems by."""
     found = []
-    for low, high in zip((0.0, *BANDS), (*BANDS, math.inf)):
-        inside = [kind for kind in points if low <= kind.before < high]
-        found.append((sum(map(has_taken_off, inside)), len(inside)))
+    for band in BANDS:
+        inside = [kind for kind in points if band_of(100 * kind.before) == band]
+        off = sum(map(has_taken_off, inside))
+        found.append(f"{off} of {len(inside)}" if inside else "–")
     return found

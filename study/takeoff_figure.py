@@ -3,10 +3,9 @@
 import numpy as np
 
 from study.drawing import pyplot
-from study.estimates import combine
 from study.experiment import Experiment
 from study.rows import Study
-from study.takeoff import OFF, border_by_seed, curve, kinds
+from study.takeoff import OFF, border_in_percent, curve, kinds
 
 LABELS = {
     "rl": "direct RL",
@@ -29,23 +28,22 @@ def draw_takeoff(study: Study, experiment: Experiment):
         for stem, hue in zip(study.stems, SHADES):
             x = [100 * kind.before for kind in points if kind.stem == stem]
             y = [100 * kind.after for kind in points if kind.stem == stem]
-            ax.scatter(x, y, s=14, color=hue, alpha=0.8, linewidth=0, label=stem)
+            ax.scatter(x, y, s=14, color=hue, alpha=0.8, linewidth=0, label=f"RL from {stem}")
         title = LABELS[recipe]
         found = curve(points)
         if found:
             log_border, slope = found
             x = np.geomspace(0.02, 100, 200)
             y = 100 / (1 + np.exp(-slope * (np.log(x / 100) - log_border)))
-            ax.plot(x, y, color="black", linewidth=1)
+            ax.plot(x, y, color="black", linewidth=1, label="share of kinds that take off")
             ax.axvline(100 * np.exp(log_border), color="black", linewidth=0.8, linestyle=":")
-            estimate = combine([border_by_seed(study, recipe)])
-            title += f"\nhalf take off at {estimate.with_interval(sign='')} %"
+            title += f"\nhalf take off at {border_in_percent(study, recipe) or 'one rate'}"
         ax.axhline(100 * OFF, color="gray", linewidth=0.8, linestyle=":")
         ax.set_xscale("log")
         ax.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
         ax.set(xlim=(0.02, 110), ylim=(-3, 103), title=title)
-        ax.set_xlabel("pass@1 of the kind before RL (%)")
+        ax.set_xlabel("right before RL, at temperature 1 (%)")
     first = np.atleast_1d(axes)[0]
-    first.set_ylabel("pass@1 of the kind after RL (%)")
-    first.legend(fontsize=8, title="RL from", title_fontsize=8)
+    first.set_ylabel("right after RL (pass@1, %)")
+    first.legend(fontsize=7)
     return fig

@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +15,12 @@ from conftest import ROOT
 NUMBER = re.compile(r"-?\d+\.\d+")
 
 
-def run(*words, cwd=ROOT) -> str:
+PROGRAM = os.path.join(ROOT, "docs", "by_hand.py")
+
+
+def run(*words, cwd=ROOT, program=PROGRAM) -> str:
     done = subprocess.run(
-        [sys.executable, os.path.join(ROOT, "docs", "by_hand.py"), *words],
+        [sys.executable, program, *words],
         cwd=cwd, capture_output=True, text=True, timeout=300,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -57,6 +61,19 @@ def test_its_numbers_are_the_formulas(capsys):
         misses *= (n - c - i) / (n - i)
     assert f"pass@2 with {c} of {n} right: 1 - C({n - c}, 2) / C({n}, 2) = {1 - misses:.3f}" in text
     assert torch.allclose(found["old_logp"], found["logp"].detach(), atol=1e-4)
+
+
+def test_the_first_exercise_runs(tmp_path):
+    """Problem 1, none of whose rollouts is right: no advantage, and a step that changes nothing."""
+    text = Path(ROOT, "docs", "by_hand.py").read_text()
+    assert text.count('"train")[11]') == 1
+    text = text.replace('"train")[11]', '"train")[1]')
+    text = text.replace("Path(__file__)", f"Path({PROGRAM!r})")
+    (tmp_path / "by_hand.py").write_text(text)
+    printed = run(program=str(tmp_path / "by_hand.py"), cwd=tmp_path)
+    assert "6. Rewards [0, 0, 0, 0, 0, 0, 0, 0]" in printed and "A right one gets" not in printed
+    before, after = re.search(r"of a wrong one (\S+) -> (\S+)", printed).groups()
+    assert float(before) == pytest.approx(float(after), abs=0.02)
 
 
 def test_a_reader_has_minutes_for_it():

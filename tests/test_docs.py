@@ -169,6 +169,7 @@ def test_one_recipe_by_hand_in_its_order(tmp_path, toy_model):
     """The README's four steps, typed one after another: each finds what those before it left."""
     section = Path(ROOT, "README.md").read_text().split("## One recipe by hand")[1]
     lines = [line.split(" #")[0] for line in section.split("```")[1].strip().splitlines()]
+    assert lines.pop(0) == "source .venv/bin/activate"
     assert len(lines) == 5 and lines[0].startswith("python pretrain.py")
     (tmp_path / "out" / "toy").mkdir(parents=True)
     facts = dict(id="x", base_id="x", recipe="base", tokens=3_600_000, preset="toy", seed=0)

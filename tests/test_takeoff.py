@@ -13,7 +13,7 @@ from study.estimates import combine
 from study.experiments import EXPERIMENTS
 from study.predictions import judge, prediction
 from study.rows import Study
-from study.takeoff import Kind, border, border_by_seed, counts, curve, kinds
+from study.takeoff import Kind, border, border_by_seed, border_in_percent, counts, curve, kinds
 from study.takeoff_figure import draw_takeoff
 
 LEVELS = ["(1,2)", "(2,1)", "(2,2)", "(2,3)", "(3,2)"]
@@ -37,7 +37,7 @@ def test_the_border_is_the_curves():
     log_border, slope = curve(points)
     assert math.exp(log_border) == pytest.approx(0.025, rel=0.05)
     assert slope == pytest.approx(3.0, rel=0.1)
-    assert border(points) == pytest.approx(2.5, rel=0.05)
+    assert border(points) == log_border
 
 
 def test_it_is_the_likeliest_curve():
@@ -58,7 +58,7 @@ def test_it_is_the_likeliest_curve():
 
 def test_one_rate_that_divides_all_kinds():
     points = [Kind(0, "a", str(i), rate, float(rate > 0.02)) for i, rate in enumerate((0.01, 0.04))]
-    assert border(points) == pytest.approx(2.0)
+    assert math.exp(border(points)) == pytest.approx(0.02)
     assert border(points[:1]) is None and border(points[1:]) is None and border([]) is None
 
 
@@ -93,12 +93,20 @@ def write_seed(folder, rates: dict[str, list[float]]):
 
 @pytest.fixture
 def study(tmp_path):
-    """Four seeds: kinds of 6 % and more take off under direct RL, those of 25 % after SFT."""
+    """Four seeds: kinds of 6 % and more take off under direct RL, those of 25 % after SFT. As tests
+    sample, before RL, twice as many are right as RL sees.
+    """
     folders = []
     for seed in range(4):
-        base = [0.5, 0.25, 0.125, 1 / 16, 0.0]
-        rates = {"3.6M": base, "3.6M.rl": [1.0, 1.0, 1.0, 0.75 if seed else 0.25, 0.0]}
-        rates |= {"3.6M.sft": base, "3.6M.sft.rl": [1.0, 1.0 if seed else 0.25, 0.25, 0.0, 0.0]}
+        before = [0.5, 0.25, 0.125, 1 / 16, 0.0]
+        as_tested = [2 * rate for rate in before]
+        rates = {
+            "3.6M": as_tested,
+            "3.6M.at-1": before,
+            "3.6M.rl": [1.0, 1.0, 1.0, 0.75 if seed else 0.25, 0.0],
+        }
+        rates |= {"3.6M.sft": as_tested, "3.6M.sft.at-1": before}
+        rates |= {"3.6M.sft.rl": [1.0, 1.0 if seed else 0.25, 0.25, 0.0, 0.0]}
         write_seed(tmp_path / f"seed{seed}", rates)
         folders.append(str(tmp_path / f"seed{seed}"))
     return Study(folders)
@@ -108,25 +116,39 @@ def test_kinds_of_rows(study):
     points = kinds(study, "rl")
     assert len(points) == 20 and points[0] == Kind(0, "3.6M", "(1,2)", 0.5, 1.0)
     assert points[4].before == pytest.approx(0.5 / 320)  # half a right one of 320
-    assert counts(points) == [(0, 4), (3, 4), (12, 12)]
+    assert counts(points) == ["0 of 4", "–", "7 of 8", "8 of 8"]
     assert {kind.before for kind in kinds(study, "sft.rl")} == {kind.before for kind in points}
+    assert kinds(study, "sft.rl", ["3.6M"]) == kinds(study, "sft.rl")
     assert kinds(study, "parallel") == [] and kinds(study, "rl", ["1.5M"]) == []
 
 
 def test_rules_speak_of_the_border(study):
     higher = prediction("takeoff-1", "", "border(sft.rl) - border[3.6M](rl) > 0", "", "here")
     verdict = judge(study, higher)
-    assert verdict.word == "held" and 5 < verdict.estimate.mean < 20
-    alone = judge(study, prediction("takeoff-2", "", "border(rl) > 0", "", "here"))
-    assert 1 < alone.estimate.mean < 8 and len(alone.estimate.of_seeds) == 4
+    assert 0.5 < verdict.estimate.mean < 3 and len(verdict.estimate.of_seeds) == 4  # logarithms
+    assert verdict.word == "undecided"  # each seed gives much of the border
+    alone = judge(study, prediction("takeoff-2", "", "border(rl) < 0", "", "here"))
+    assert 0.01 < math.exp(alone.estimate.mean) < 0.08 and len(alone.estimate.of_seeds) == 4
     missing = prediction("takeoff-3", "", "border(parallel) - border(rl) < 0", "", "here")
     assert judge(study, missing).word == "not run"
 
 
+def test_no_border_without_some_seed_is_none(tmp_path):
+    """One seed alone has a kind that stays: without it no rate divides the kinds."""
+    for seed in range(3):
+        after = [1.0, 1.0, 1.0, 1.0, 1.0 if seed else 0.0]
+        before = [0.5, 0.25, 0.125, 1 / 16, 1 / 32]
+        rates = {"3.6M": before, "3.6M.at-1": before, "3.6M.rl": after}
+        write_seed(tmp_path / f"seed{seed}", rates)
+    study = Study([str(tmp_path / f"seed{seed}") for seed in range(3)])
+    assert border(kinds(study, "rl")) is not None
+    assert border_by_seed(study, "rl") == {} and border_in_percent(study, "rl") == ""
+
+
 def test_sentence_and_figure(study, tmp_path):
     text = said.sentence(study, EXPERIMENTS["takeoff"])
-    assert "% with direct RL (0 of 4 below 1 %, 3 of 4 from 1 to 8 %, 12 of 12 above); at " in text
-    assert text.endswith("% with RL after SFT.")
+    assert "| direct RL | 0 of 4 | – | 7 of 8 | 8 of 8 | " in text
+    assert "| RL after SFT | 0 of 4 | – | " in text and "parallel" not in text
     figure = draw_takeoff(study, EXPERIMENTS["takeoff"])
     assert len(figure.axes) == 2
     assert draw_takeoff(Study([str(tmp_path / "none")]), EXPERIMENTS["takeoff"]) is None
