@@ -94,19 +94,21 @@ def border(points: list[Kind]) -> float | None:
 def border_by_seed(study: Study, recipe: str, stems: list[str] | None = None) -> dict[int, dict]:
     """seed -> {"": its jackknife value of the border}, as study/estimates.py combines them.
 
-    The value of a seed is n times the border of all n seeds minus n - 1 times that without it
-    (Tukey 1958). Their mean is the border, corrected for bias; their spread over sqrt(n) is its
-    standard error. All are logarithms. {} where there is no border, with or without some seed.
+    Leaving out one of n seeds moves the border; the value of a seed is the border of all, moved
+    n - 1 times as far the other way (Tukey 1958). Their mean is the border of all, and their
+    spread over sqrt(n) is its standard error. All are logarithms. {} where there is no border,
+    with or without some seed.
     """
     points = kinds(study, recipe, stems)
     seeds = sorted({kind.seed for kind in points})
     whole = border(points)
+    without = [border([kind for kind in points if kind.seed != seed]) for seed in seeds]
+    if whole is None or None in without:
+        return {}
+    middle = float(np.mean(without))
     values = {}
-    for seed in seeds:
-        rest = border([kind for kind in points if kind.seed != seed])
-        if whole is None or rest is None:
-            return {}
-        values[seed] = {"": len(seeds) * whole - (len(seeds) - 1) * rest}
+    for seed, rest in zip(seeds, without):
+        values[seed] = {"": whole + (len(seeds) - 1) * (middle - rest)}
     return values
 
 
