@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from study.estimates import combine
+from study.estimates import Estimate, combine
 from study.rows import BANDS, Study, band_of
 
 OFF = 0.5  # share of samples that are right after RL
@@ -115,10 +115,13 @@ def border_by_seed(study: Study, recipe: str, stems: list[str] | None = None) ->
 def border_in_percent(study: Study, recipe: str) -> str:
     """ "3.1 [2.3, 4.0] %", or "" where there is none."""
     estimate = combine([border_by_seed(study, recipe)])
-    if not estimate:
-        return ""
+    return f"{in_percent(estimate)} %" if estimate else ""
+
+
+def in_percent(estimate: Estimate) -> str:
+    """The rate and its interval, of an estimate of the rate's logarithm."""
     middle, low, high = (100 * math.exp(x) for x in (estimate.mean, *estimate.interval()))
-    return f"{middle:.1f} [{low:.1f}, {high:.1f}] %"
+    return f"{middle:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def counts(points: list[Kind]) -> list[str]:

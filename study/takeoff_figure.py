@@ -43,7 +43,7 @@ def draw_takeoff(study: Study, experiment: Experiment):
         ax.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
         ax.set(xlim=(0.02, 110), ylim=(-3, 103), title=title)
         ax.set_xlabel("right before RL, at temperature 1 (%)")
-    first = np.atleast_1d(axes)[0]
-    first.set_ylabel("right after RL (pass@1, %)")
-    first.legend(fontsize=7)
+    axes = np.atleast_1d(axes)
+    axes[0].set_ylabel("right after RL (pass@1, %)")
+    axes[min(1, len(axes) - 1)].legend(fontsize=7, loc="upper left")
     return fig

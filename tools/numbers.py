@@ -9,8 +9,9 @@ words of results/toy/predictions.md:
     pass@1 rises by 58.4<!--1 pass@1(3.6M.rl) - pass@1(3.6M)--> points
 
 The comment begins with how it is written: the digits behind the point, + for a sign also before
-what is positive, [] for the 95 % interval behind it, n for the number of seeds instead. The rows
-are those of results/toy/toy-study*, or of the folders that a page names: <!-- rows: FOLDERS* -->.
+what is positive, [] for the 95 % interval behind it, n for the number of seeds instead, % for a
+logarithm (border) as the percentage that it is of. The rows are those of results/toy/toy-study*, or
+of the folders that a page names: <!-- rows: FOLDERS* -->.
 """
 
 import argparse
@@ -23,11 +24,14 @@ from data.files import file_errors, write_text
 from plumbing.flags import OneLineParser
 from study.predictions import read_terms, value_of
 from study.rows import Study
+from study.takeoff import in_percent
 
 ROWS = "results/toy/toy-study*"
 OTHER_ROWS = re.compile(r"<!-- rows: (\S+) -->")
 NUMBER = r"[+-]?\d[\d,]*(?:\.\d+)?"
-MARKED = re.compile(rf"({NUMBER}(?: \[{NUMBER}, {NUMBER}\])?)<!--(\d?\+?(?:\[\])?n?) ([^>]+?)-->")
+MARKED = re.compile(
+    rf"({NUMBER}(?: \[{NUMBER}, {NUMBER}\])?)<!--(\d?\+?(?:\[\])?[n%]?) ([^>]+?)-->"
+)
 
 
 def committed_study(page: str) -> Study:
@@ -48,6 +52,9 @@ def written(study: Study, how: str, rule: str) -> str:
         raise UserError(f"there are no rows for {rule}")
     if "n" in how:
         return str(len(estimate.of_seeds))
+    if "%" in how:
+        text = in_percent(estimate)
+        return text if "[]" in how else text.split(" ")[0]
     digits = int(how[0]) if how[:1].isdigit() else 1
     sign = "+" if "+" in how else ""
     if "[]" in how:
