@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from study.estimates import Estimate, combine
+from study.report import MISSING
 from study.rows import BANDS, Study, band_of
 
 OFF = 0.5  # share of samples that are right after RL
@@ -130,5 +131,5 @@ def counts(points: list[Kind]) -> list[str]:
     for band in BANDS:
         inside = [kind for kind in points if band_of(100 * kind.before) == band]
         off = sum(map(has_taken_off, inside))
-        found.append(f"{off} of {len(inside)}" if inside else "–")
+        found.append(f"{off} of {len(inside)}" if inside else MISSING)
     return found

@@ -37,7 +37,8 @@ def draw_takeoff(study: Study, experiment: Experiment):
             y = 100 / (1 + np.exp(-slope * (np.log(x / 100) - log_border)))
             ax.plot(x, y, color="black", linewidth=1, label="share of kinds that take off")
             ax.axvline(100 * np.exp(log_border), color="black", linewidth=0.8, linestyle=":")
-            title += f"\nhalf take off at {border_in_percent(study, recipe) or 'one rate'}"
+            without_interval = f"{100 * np.exp(log_border):.1f} %"
+            title += f"\nhalf take off at {border_in_percent(study, recipe) or without_interval}"
         ax.axhline(100 * OFF, color="gray", linewidth=0.8, linestyle=":")
         ax.set_xscale("log")
         ax.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])

@@ -48,5 +48,7 @@ def test_how_a_number_is_written(tmp_path):
         "in 2<!--n pass@1(3.6M)--> seeds."
     )
     assert wrong == ["9.0 should be 9.4: pass@1(3.6M.rl) - pass@1(3.6M)"]
+    with pytest.raises(UserError, match="% is for a border alone"):
+        numbers.written(study, "1%", rule)
     with pytest.raises(UserError, match="there are no rows for pass@1"):
         numbers.corrected("1.0<!--1 pass@1(3.6M.nothing)-->", study)

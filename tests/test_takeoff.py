@@ -1,4 +1,4 @@
-"""Where RL takes a kind of problem off: the border against curves that are known, its interval in
+"""At what pass rate RL begins to work: the border against curves that are known, its interval in
 simulated studies, and what rules, sentence and figure make of rows.
 """
 
@@ -20,7 +20,7 @@ LEVELS = ["(1,2)", "(2,1)", "(2,2)", "(2,3)", "(3,2)"]
 
 
 def drawn(rng, seeds: int, border: float, slope: float = 3.0, spread: float = 0.0) -> list[Kind]:
-    """15 kinds a seed, whose chance to take off is a logistic curve; each seed has luck of its own."""
+    """15 kinds a seed. Their chance to take off is a logistic curve; each seed has its own luck."""
     found = []
     for seed in range(seeds):
         luck = rng.normal(0, spread)
@@ -84,8 +84,8 @@ def write_seed(folder, rates: dict[str, list[float]]):
         for level, rate in zip(LEVELS, of_levels):
             problems += [[f"{level}{i}", level, 32, round(32 * rate), 0] for i in range(10)]
         row = dict(name=name, task="toy", kind="pass@k", tokens=3_600_000, seed=0, preset="toy")
-        row |= dict(recipe=name.partition(".")[2][1:] or "base", key={"n": 32}, problems=problems)
-        row |= {"recipe": "base" if name == "3.6M" else name.removeprefix("3.6M.")}
+        recipe = "base" if name == "3.6M" else name.removeprefix("3.6M.")
+        row |= dict(recipe=recipe, key={"n": 32}, problems=problems)
         row |= {"distinct": 1.0, "format": 1.0, "truncated": 0.0, "length": 30.0}
         rows.append(json.dumps(row) + "\n")
     (folder / "results.jsonl").write_text("".join(rows))

@@ -53,6 +53,8 @@ def written(study: Study, how: str, rule: str) -> str:
     if "n" in how:
         return str(len(estimate.of_seeds))
     if "%" in how:
+        if not rule.startswith("border"):
+            raise UserError(f"<!--{how} {rule}-->: % is for a border alone, which is a logarithm")
         text = in_percent(estimate)
         return text if "[]" in how else text.split(" ")[0]
     digits = int(how[0]) if how[:1].isdigit() else 1
