@@ -229,7 +229,9 @@ class Transformer(nn.Module):
         for name, p in self.named_parameters():
             if p.ndim == 2:
                 std = stds.get(name, config.linear_std) or p.shape[1] ** -0.5
-                nn.init.trunc_normal_(p, std=std, a=-3 * std, b=3 * std, generator=generator)
+                drawn = torch.empty(p.shape)  # on the CPU: the same bits wherever the model is
+                nn.init.trunc_normal_(drawn, std=std, a=-3 * std, b=3 * std, generator=generator)
+                p.copy_(drawn)
             elif name.endswith(("q_norm.weight", "k_norm.weight")):
                 p.fill_(config.qk_norm_gain)
             elif name.startswith("layers."):

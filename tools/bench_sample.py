@@ -69,7 +69,7 @@ def bench_sample(args) -> list[dict]:
     rows = {work: [] for work in works_of(args)}
     for kind, model in models.items():
         for slots in args.slots:
-            sampler = make_sampler(model, slots)
+            sampler = make_sampler(model, slots, memory=0.8)  # as evaluate.py: no trainer is there
             for work, of_work in rows.items():
                 of_work.append(our_row(args, work, kind, sampler, slots, bandwidth))
             del sampler  # its pages and graphs

@@ -219,6 +219,7 @@ def run(operator, args, kwargs):
         kwargs["device"] = CPU
     elif not on_gpu or (device is not None and device.type != "cuda"):
         return operator(*tree_map(inner, args), **tree_map(inner, kwargs))
+    check_generator(args, kwargs)
     if on_gpu:
         check_devices(operator, args, tensors)
         if asks(operator, args):
@@ -280,6 +281,13 @@ def check_devices(operator, args, tensors) -> None:
             "Expected all tensors to be on the same device, but found at least two devices, "
             f"cuda:0 and cpu! ({operator} at {caller()})"
         )
+
+
+def check_generator(args, kwargs) -> None:
+    """Random numbers of the device come from a generator of the device."""
+    for x in tree_leaves((args, kwargs)):
+        if isinstance(x, torch.Generator) and x.device.type == "cpu":
+            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
 
 
 def asks(operator, args) -> bool:
