@@ -30,6 +30,8 @@ from data.mixes import MIXES, local_files
 from data.prepare import prepare_once
 from data.tokenizer import get_tokenizer
 
+TOKENS_PER_MINUTE = 60_000_000  # of the toy world, written by one core: half to all of it
+
 
 def open_corpus(source: str, out: str, tokenizer: str, seq_len: int, n_tokens: int, seed: int):
     """Rows of a corpus: `len(rows)`, and `rows[a list of b numbers]` -> (b, seq_len).
@@ -100,6 +102,10 @@ def toy_rows(
     }
     path = Path(out, "corpus", f"{short_hash(recipe)}.npy")
     if not path.exists():
+        minutes = n_tokens / TOKENS_PER_MINUTE
+        if minutes > 1:
+            how_long = f"{minutes:.0f} to {2 * minutes:.0f} minutes of one core"
+            print(f"writing {n_tokens:,} tokens of the toy world, once: {how_long}", flush=True)
         rows = toy_text.rows(seed, n_tokens, seq_len, get_tokenizer(tokenizer), source)
         facts = {**recipe, "rows": len(rows), "tokens": rows.size, "sha256": sha256(rows)}
         write_text(path.with_suffix(".json"), json.dumps(facts, indent=2))

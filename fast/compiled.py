@@ -7,6 +7,7 @@ On two cores a pre-training step of 1.3M parameters gains 10 % (results/bench/cp
 
 import functools
 import types
+import warnings
 
 import torch
 
@@ -66,6 +67,8 @@ def fused(function):
     without gradients, for one token and for many, make some ten variants of a function; beyond
     torch's limit of 8 it would run as it is, without a word.
     """
+    # On a GPU the compiler asks users to report this to its authors; it costs nothing here.
+    warnings.filterwarnings("ignore", r"\s*Online softmax is disabled")
     compiled = torch.compile(function, dynamic=True)
     allow_variants(64)
     return compiled

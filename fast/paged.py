@@ -2,7 +2,9 @@
 
 Memory holds what is alive: whole pages of a prompt are shared by its rollouts, and the last,
 partial one is copied for each. A Triton kernel (paged_kernel.py) attends over the pages.
-It decides how many rollouts a GPU decodes at a time. Nothing has been measured on one yet.
+It decides how many rollouts a GPU decodes at a time. On an H100, for 256 rollouts of a 1B model
+with some 100 tokens each, the kernel takes 34 % of a decode step, at 2.9 TB/s of 3.0
+(results/gpu).
 
 S slots, P pages; a slot's "own" tokens are its response. The methods are those of shared_cache.py.
 """

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 
 from plumbing.checkpoint import save_checkpoint
+from plumbing.files import read_rows
 from plumbing.flags import parse_flags
 
 PAGES = [
@@ -194,3 +195,19 @@ def test_one_recipe_by_hand_in_its_order(tmp_path, toy_model):
         )
         assert done.returncode == 0, f"{line}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
     assert "3.6M.rl" in done.stdout and "pass@1" in done.stdout
+
+
+def test_speeds_on_a_gpu_are_rows():
+    """docs/speed.md's table of the H100: tokens/s, shares and peaks of results/gpu/first_gpu.jsonl."""
+    rows = read_rows(str(Path(ROOT, "results", "gpu", "first_gpu.jsonl")))
+    known = set()
+    for row in rows:
+        if "tokens_per_s" in row:
+            share = row.get("roofline") or row.get("mfu") or 0.0
+            speed = f"{row['tokens_per_s']:,.0f}"
+            known.add((speed, f"{share:.0%}", f"{row['peak_bytes'] / 1e9:.2f}"))
+    page = Path(ROOT, "docs", "speed.md").read_text()
+    table = page.split("## Measured on an H100")[1].split("\n\n")[2]
+    for line in table.splitlines()[2:]:
+        _, _, speed, share, peak, _ = (cell.strip() for cell in line.split("|"))
+        assert (speed, share.split(" %")[0] + "%" if share else "0%", peak) in known, line

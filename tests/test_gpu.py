@@ -117,8 +117,11 @@ def update(checkpoint_activations=False, kv_heads=4):
     config = grpo.Config(**flags)
     model = tiny(n_kv_heads=kv_heads).to(ranks.device())
     quick(model, checkpoint_activations=checkpoint_activations)
+    # Near the model: where k3 passes 10 it is cut, and its gradient jumps. On an H100 one token on
+    # the other side of that moved the whole gradient by 17 %, where bf16 moves it by 2 %.
     reference = quick(tiny(n_kv_heads=kv_heads).requires_grad_(False).to(ranks.device()))
-    reference.init_weights(7)
+    for p in reference.parameters():
+        p.mul_(0.9)
     optimizer = adamw(model, 1e-3, (0.9, 0.95), 0.1)
     sums, _ = grpo.policy_backward(model, reference, made_groups(), [0, 1, 2], config)
     gradients = [p.grad.cpu().clone() for p in model.parameters()]

@@ -66,7 +66,7 @@ class Part:
 # ---------------------------------------------------------------------------------- the parts
 
 SAMPLE = "--prompts 32 --n 16 --new 512"
-TRAIN = "--batch 8 --seq_len 4096 --prompts 8 --n 16 --new 512 --repeats 3"
+TRAIN = "--batch 8 --seq_len 4096 --micro_tokens 16384 --prompts 8 --n 16 --new 512 --repeats 3"
 STEP = "--prompts 16 --n 16 --new 512 --slots 256"
 SMALL_SAMPLE = "--prompts 2 --n 2 --new 6 --prompt_tokens 5 --repeats 1"
 SMALL_TRAIN = f"{SMALL_SAMPLE} --batch 2 --seq_len 16"
