@@ -11,6 +11,13 @@ HUES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f7f7f", "#e69f00"]
 Curve = list[tuple[float, Estimate]]  # x, and what was measured there
 
 
+def put_legend_below(fig, ax, title: str | None = None) -> None:
+    """One legend for all panels, where it hides no point."""
+    handles, labels = ax.get_legend_handles_labels()
+    how = dict(loc="outside lower center", ncols=max(1, len(labels)), frameon=False, fontsize=8)
+    fig.legend(handles, labels, title=title, **how)
+
+
 def new_figure(rows: int, columns: int):
     size = (3.5 * columns + 0.6, 3.0 * rows + 0.5)
     return pyplot().subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)

@@ -43,7 +43,7 @@ def short(names: list[str]) -> list[str]:
 
 
 def draw_dots(study: Study, experiment: Experiment):
-    """pass@1 and the widest pass@k of every cell."""
+    """pass@1 and the widest pass@k of every cell, of all problems or of the experiment's kind."""
     names = cells_there(study, experiment)
     if not names:
         return None
@@ -51,13 +51,12 @@ def draw_dots(study: Study, experiment: Experiment):
     wide = min(cells.ks_of(study, name)[-1] for name in names)
     for ax, k in zip(axes, (1, wide)):
         for x, name in enumerate(names):
-            stem, recipe = study.cell(name)
-            estimate = study.estimate(stem, recipe, f"pass@{k}", study.task_of(stem, recipe))
-            put_dots(ax, x, estimate, colour(recipe))
+            estimate = cells.value(study, name, f"pass@{k}", experiment.kind)
+            put_dots(ax, x, estimate, colour(study.cell(name)[1]))
         ax.set_xticks(range(len(names)), short(names), rotation=30, ha="right")
-        ax.set(ylabel=f"pass@{k} (%)", ylim=(0, 102))
+        of_kind = f" of kind ({experiment.kind})" if experiment.kind else ""
+        ax.set(ylabel=f"pass@{k}{of_kind} (%)", ylim=(0, 102))
         ax.grid(axis="x", visible=False)
-    fig.suptitle(experiment.question)
     return fig
 
 

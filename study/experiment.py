@@ -36,6 +36,7 @@ class Experiment:
     distance: bool = False  # also measure how far each recipe moved the model (tools/distance.py)
     against: str = ""  # what the others are compared with; default what each started from
     beside: dict[str, str] = field(default_factory=dict)  # the same for single recipes
+    kind: str = ""  # the kind of problem that its dots are about, as "3,2"; default all
     figure: str = "dots"  # of study/figures.py
 
 

@@ -146,6 +146,7 @@ EXPERIMENTS = {
         seeds=6,
         long=True,
         against="base",
+        kind="3,2",
     ),
     "ladder": Experiment(
         "Does deeper SFT make RL sharpen?", LADDER, seeds=6, long=True, figure="ladder"

@@ -18,6 +18,7 @@ from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
 from study import dots, drawing, paper_figures, paper_runs, sections, takeoff_figure
+from study.answers import answer, title
 from study.estimates import direction
 from study.experiment import Experiment
 from study.experiments import EXPERIMENTS, LONG_STEPS
@@ -159,6 +160,10 @@ OF_EXPERIMENTS = {
 }
 
 
+SAYS_ITSELF = ("gains", "scatter", "takeoff")  # figures whose panels have titles of their own
+SAID_IN_TEXT = ("figure5", "figure14")  # too long for a title
+
+
 def keep(drawn, name: str, out: str) -> bool:
     """Save a figure; where there is none, remove that of an earlier report. -> is it there?"""
     path = os.path.join(out, "figures", f"{name}.png")
@@ -175,7 +180,12 @@ def keep(drawn, name: str, out: str) -> bool:
 def place_of_experiment(study: Study, name: str, experiment: Experiment, out: str) -> str:
     """Draw and save an experiment's figure -> its paragraph; "" where nothing is there."""
     draw, caption = OF_EXPERIMENTS.get(experiment.figure, OF_EXPERIMENTS["dots"])
-    if not keep(draw(study.on(experiment.task), experiment), name, out):
+    study = study.on(experiment.task)
+    drawn = draw(study, experiment)
+    if drawn is not None and name not in SAYS_ITSELF:
+        found = "" if name in SAID_IN_TEXT else answer(study, name, experiment)
+        drawn.suptitle(title(experiment.question, found, drawn.get_figwidth()), fontsize=10)
+    if not keep(drawn, name, out):
         return ""
     return f"![{name}](figures/{name}.png)\n\n**{name}.** {caption}\n"
 
@@ -336,7 +346,7 @@ def experiment_sections(study: Study, out: str) -> list[str]:
         said = ""
         if experiment.figure not in ("gains", "takeoff"):  # these stand at the top of the report
             figure = place_of_experiment(study, name, experiment, out)
-            said = sentence(study.on(experiment.task), experiment)
+            said = answer(study.on(experiment.task), name, experiment)
         parts += sections.section(study, name, experiment, known, figure, said)
     return parts
 

@@ -16,6 +16,7 @@ from study.curves import (
     curve_over,
     new_figure,
     put_curve,
+    put_legend_below,
     put_papers,
     run_of,
     same_height,
@@ -178,7 +179,7 @@ def draw_hard(study: Study, experiment: Experiment):
                 put_papers(below, tokens, values, NAMES[recipe], colour(recipe))
             below.set(xscale="log", ylabel=f"{quantity} (%)", title="paper, MATH")
             same_height((ax, below))
-    axes[0, 0].legend(fontsize=8)
+    put_legend_below(fig, axes[0, 0])
     return fig
 
 
@@ -206,7 +207,7 @@ def draw_sft_passes(study: Study, experiment: Experiment):
         ax.set_xticks([1, 4, 16, 61], ["1", "4", "16", "61"])
         ax.set_xticks([], minor=True)
         ax.set(xlabel="SFT passes", ylabel=LABELS.get(quantity, f"{quantity} (%)"))
-    axes[0, 0].legend(fontsize=8)
+    put_legend_below(fig, axes[0, 0])
     if not drawn:
         pyplot().close(fig)
         return None
@@ -238,5 +239,5 @@ def draw_shots(study: Study, experiment: Experiment):
     if not drawn:
         pyplot().close(fig)
         return None
-    axes[0, 0].legend(title="examples", fontsize=8)
+    put_legend_below(fig, axes[0, 0], "examples")
     return fig
