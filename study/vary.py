@@ -108,6 +108,15 @@ def ancestors(recipes: Recipes, name: str) -> list[str]:
 # ---------------------------------------------------------------------------------- reading
 
 
+# What no cell can vary, since the study gives it to each command.
+SET_BY_STUDY = {
+    "ckpt": "the cell decides the checkpoint: name it by --on, as in --on 2.4M.rl",
+    "out": "the study names what a command writes; its own folder is --out",
+    "seed": "say how many seeds by --seeds; each is a study of its own",
+    "preset": "the preset is that of the whole study: --preset",
+}
+
+
 def changes_of(text: str) -> list[Change]:
     """ "grpo.lr=1e-4,2e-4" -> [("grpo", "lr", "1e-4"), ("grpo", "lr", "2e-4")]."""
     name, equals, values = text.partition("=")
@@ -118,8 +127,13 @@ def changes_of(text: str) -> list[Change]:
     )
     check(stage in STAGES, f"--vary {text}: no stage {stage!r}; there are {', '.join(STAGES)}")
     flag = flag.lstrip("-").replace("-", "_")
-    flags = fields_of(importlib.import_module(stage).Config)
-    if flag not in flags or flag in ("ckpt", "out", "seed"):
+    check(flag not in SET_BY_STUDY, f"--vary {text}: {SET_BY_STUDY.get(flag)}")
+    flags = [
+        name
+        for name in fields_of(importlib.import_module(stage).Config)
+        if name not in SET_BY_STUDY
+    ]
+    if flag not in flags:
         near = difflib.get_close_matches(flag, flags, 1)
         meant = f", did you mean {near[0]}?" if near else ";"
         raise UserError(f"--vary {text}: {stage}.py has no flag {flag}{meant} {', '.join(flags)}")
