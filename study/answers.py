@@ -9,10 +9,8 @@ import re
 import textwrap
 
 from study.estimates import Estimate, direction
-from study.experiment import Experiment
 from study.predictions import read_terms, value_of
 from study.rows import Study
-from study.said import sentence
 
 HOLE = re.compile(r"\{(=?)([^}]+)\}")
 IN_NATS = "heldout_loss"
@@ -163,11 +161,9 @@ ANSWERS = {
 }
 
 
-def answer(study: Study, name: str, experiment: Experiment) -> str:
-    """The experiment's sentence; "" where a number of it is not there."""
-    template = ANSWERS.get(name)
-    if template is None:
-        return sentence(study, experiment)
+def answer(study: Study, name: str) -> str:
+    """The experiment's sentence; "" where it has none, or a number of it is not there."""
+    template = ANSWERS.get(name, "")
     holes = {}
     for match in HOLE.finditer(template):
         estimate = value_of(study, read_terms(match[2], f"the answer of {name}"))

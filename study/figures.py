@@ -161,7 +161,6 @@ OF_EXPERIMENTS = {
 
 
 SAYS_ITSELF = ("gains", "scatter", "takeoff")  # figures whose panels have titles of their own
-SAID_IN_TEXT = ("figure5", "figure14")  # too long for a title
 
 
 def keep(drawn, name: str, out: str) -> bool:
@@ -183,8 +182,8 @@ def place_of_experiment(study: Study, name: str, experiment: Experiment, out: st
     study = study.on(experiment.task)
     drawn = draw(study, experiment)
     if drawn is not None and name not in SAYS_ITSELF:
-        found = "" if name in SAID_IN_TEXT else answer(study, name, experiment)
-        drawn.suptitle(title(experiment.question, found, drawn.get_figwidth()), fontsize=10)
+        words = title(experiment.question, answer(study, name), drawn.get_figwidth())
+        drawn.suptitle(words, fontsize=10)
     if not keep(drawn, name, out):
         return ""
     return f"![{name}](figures/{name}.png)\n\n**{name}.** {caption}\n"
@@ -346,7 +345,8 @@ def experiment_sections(study: Study, out: str) -> list[str]:
         said = ""
         if experiment.figure not in ("gains", "takeoff"):  # these stand at the top of the report
             figure = place_of_experiment(study, name, experiment, out)
-            said = answer(study.on(experiment.task), name, experiment)
+            of_task = study.on(experiment.task)
+            said = f"{answer(of_task, name)} {sentence(of_task, experiment)}".strip()
         parts += sections.section(study, name, experiment, known, figure, said)
     return parts
 

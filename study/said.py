@@ -22,6 +22,7 @@ def sentence(study: Study, experiment: Experiment) -> str:
         "base against rl": base_against_rl,
         "brittleness": brittleness,
         "takeoff": border_of_takeoff,
+        "tail": never_solved,
     }
     if experiment.figure not in sentences:
         return ""
@@ -84,6 +85,22 @@ def border_of_takeoff(study: Study, experiment: Experiment) -> str:
         "kinds did, by how many of their samples were right before, at RL's own temperature of 1; "
         "and the rate at which half of them do:\n\n"
         + table(["RL", *[f"{band} right before" for band in bands], "half take off at"], lines)
+    )
+
+
+def never_solved(study: Study, experiment: Experiment) -> str:
+    """How many problems of the tail RL solves, beside what luck gives."""
+    stem = study.last
+    by_luck = cells.tail_counts(study, f"{stem}.draw-1", f"{stem}.draw-2")
+    by_rl = cells.tail_counts(study, f"{stem}.draw-1", f"{stem}.rl.draw-1")
+    if not by_luck or not by_rl:
+        return ""
+    never = sum(n for n, _ in by_rl)
+    of_luck = sum(n for n, _ in by_luck)
+    return (
+        f"Of {never} problems that the base solved in none of 256 samples, in all "
+        f"seeds together, the model after RL solves {sum(found for _, found in by_rl)}; the "
+        f"base, asked again, solves {sum(found for _, found in by_luck)} of {of_luck}."
     )
 
 

@@ -11,6 +11,7 @@ from study.experiment import stems_of
 from study.experiments import EXPERIMENTS
 from study.predictions import read_terms
 from study.rows import Study
+from study.said import sentence
 
 
 def estimate(mean, half, seeds=6):
@@ -62,7 +63,7 @@ def test_a_sentence_is_the_rows_difference(tmp_path):
     """Of 32 samples 8 are right before, and 8, 16 and 24 after: 0, 25 and 50 points more."""
     right = {"": 8, ".rl-random": 8, ".rl-format": 16, ".rl": 24}
     write_seed(tmp_path / "out", {f"3.6M{end}": [n] * 40 for end, n in right.items()})
-    said = answer(Study([str(tmp_path / "out")]), "controls", EXPERIMENTS["controls"])
+    said = answer(Study([str(tmp_path / "out")]), "controls")
     numbers = [float(x) for x in re.findall(r"by \+?(-?[\d.]+)", said)]
     assert numbers == pytest.approx([0.0, 25.0, 50.0])
     assert said.count("(one seed)") == 3
@@ -70,7 +71,7 @@ def test_a_sentence_is_the_rows_difference(tmp_path):
 
 def test_without_a_cell_there_is_no_sentence(tmp_path):
     write_seed(tmp_path / "out", {"3.6M": [8] * 40, "3.6M.rl": [24] * 40})
-    assert answer(Study([str(tmp_path / "out")]), "controls", EXPERIMENTS["controls"]) == ""
+    assert answer(Study([str(tmp_path / "out")]), "controls") == ""
 
 
 def test_a_title_is_the_question_and_what_came_out():
@@ -78,3 +79,12 @@ def test_a_title_is_the_question_and_what_came_out():
     assert said.startswith("Why?\nBecause")
     assert max(map(len, said.splitlines())) <= 72
     assert title("Why?", "", inches=6) == "Why?"
+
+
+def test_the_tail_is_counted_beside_luck(tmp_path):
+    """The base solves none of three problems; asked again it solves one, and after RL two."""
+    counts = {"3.6M": [0, 0, 0, 5], "3.6M.draw-1": [0, 0, 0, 5], "3.6M.draw-2": [0, 1, 0, 5]}
+    write_seed(tmp_path / "out", counts | {"3.6M.rl.draw-1": [3, 1, 0, 32]})
+    text = sentence(Study([str(tmp_path / "out")]), EXPERIMENTS["tail"])
+    assert "Of 3 problems that the base solved in none of 256 samples, in all seeds" in text
+    assert "after RL solves 2; the base, asked again, solves 1 of 3." in text
