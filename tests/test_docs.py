@@ -211,3 +211,15 @@ def test_speeds_on_a_gpu_are_rows():
     for line in table.splitlines()[2:]:
         _, _, speed, share, peak, _ = (cell.strip() for cell in line.split("|"))
         assert (speed, share.split(" %")[0] + "%" if share else "0%", peak) in known, line
+
+
+def test_the_readmes_speeds_are_rows_too():
+    """Of 256 slots, and of the table of passes of 16,384 tokens."""
+    rows = read_rows(str(Path(ROOT, "results", "gpu", "first_gpu.jsonl")))
+    same = [row for row in rows if row.get("work") == "same"]
+    best = max(row["tokens_per_s"] for row in same)
+    readme = Path(ROOT, "README.md").read_text()
+    assert f"sampling {round(best, -3):,.0f} tokens/s" in readme
+    later = Path(ROOT, "results", "gpu", "later.md").read_text()
+    line = re.search(r"^pretrain +ours, compiled .*$", later, re.M)[0]
+    assert f"pre-training {line.split()[-3].rstrip('%')} % MFU" in readme
