@@ -85,8 +85,8 @@ def judge(problem: Problem, rollouts, encoding, config: Config) -> dict:
         if grade(text, problem.answer, problem.kind, config.rule):
             different.add(text)
             row["c"] += 1
-            # only toy problems let us check that every equation on the way is true
-            row["verified"] += is_toy(problem) and toy.verify(text, problem)
+            if is_toy(problem) and toy.verify(text, problem):  # every equation on the way is true
+                row["verified"] += 1
         row["boxed"] += extract(text, problem.kind) is not None
         row["truncated"] += not rollout.finished
         row["tokens"] += len(rollout.tokens)

@@ -3,11 +3,11 @@
     python grpo.py --ckpt out/toy/3.6M.pt
     torchrun --nproc_per_node=8 grpo.py --ckpt out/1B/4B.pt
 
-A step samples n rollouts of every prompt, grades each, compares each with its own group, and makes
-a few clipped policy-gradient updates: roll_out, score, group_advantages, policy_loss, update stand
-in this order. Other flags (dynamic sampling, validation, own rewards) are those of RLOptions in
-plumbing/rl_options.py. `--setting written` is the paper's Table 1, and `run` the authors' code;
-`controlled` has neither format score nor KL, which confound the comparison (docs/settings.md).
+A step of `train` samples n rollouts of every prompt, grades each and compares each with its own
+group (draw_groups: roll_out, score, group_advantages), and makes a few clipped policy-gradient
+updates (update: policy_backward, policy_loss). Other flags are in plumbing/rl_options.py.
+`--setting written` is the paper's Table 1, and `run` the authors' code; `controlled` has neither
+format score nor KL, which confound the comparison (docs/settings.md).
 """
 
 import gc
@@ -58,9 +58,9 @@ class Config(RLOptions):
     clip_low: float = 0.2  # a ratio of new to old probability below 1 - clip_low is clipped
     clip_high: float = 0.2  # and one above 1 + clip_high
     dual_clip: float = 3.0  # bound on the ratio where the advantage is negative; 0 is off
-    kl: float = 0.0  # weight of the k3 estimate of KL(policy || reference), in the loss; 0 is none
+    kl: float = 0.0  # weight of k3, an estimate of KL(policy || reference = ckpt); 0 is none
     # optimizer
-    mini_batches: int = 4  # updates per step, each on prompts / mini_batches groups
+    mini_batches: int = 4  # updates per step and epoch, each on prompts / mini_batches groups
     lr: float = 1e-6  # constant
 
 
@@ -111,10 +111,9 @@ def score(groups: Groups, encoding, config: Config, own_reward=None) -> None:
             if own_reward:
                 own_rewards.append(own_reward(text, problem, rollout))
     shape = (len(groups.problems), config.n)  # a rank may have no problem
-    groups.rewards = torch.tensor(rewards, dtype=torch.float32).view(shape)
-    groups.right = groups.rewards == 1
-    if own_reward:
-        groups.rewards = torch.tensor(own_rewards, dtype=torch.float32).view(shape)
+    groups.right = torch.tensor(rewards, dtype=torch.float32).view(shape) == 1
+    to_learn = own_rewards if own_reward else rewards
+    groups.rewards = torch.tensor(to_learn, dtype=torch.float32).view(shape)
 
 
 def group_advantages(rewards: torch.Tensor, normalize: str = "std") -> torch.Tensor:
@@ -281,7 +280,7 @@ def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=N
             stopping = stop.asked()
             if done < config.steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
-            gc.collect()  # at the same moment on every rank
+            gc.collect()  # on every rank now, since a pause of one would be a pause of all
     facts = make_facts(config, lineage(run.parent, recipe), config.steps, run.parent)
     resume.finish(run.out, facts)
 

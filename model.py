@@ -1,6 +1,6 @@
 """OLMo2, the decoder that the paper trains, as one would write it on a board.
 
-Start at `Transformer.forward` and follow its calls: embedding, n_layers blocks, a norm, the head.
+Start at `Transformer.trunk` (embedding, n_layers blocks, a norm), then `logits`, which is the head.
 Tokens travel as one flat list of N vectors, whatever sequences they belong to. Only attention has
 to know which sequence is which, so it is passed in as a function `attend(layer, q, k, v)`: training
 passes `causal_attention` over packed sequences, sampling passes attention over its cache.
@@ -46,9 +46,9 @@ class ModelConfig:
 
 
 # The toy scales depart from OLMo2's initialisation on purpose: with it, a model of width 64 learns
-# facts within minutes, but no copying. A large embedding keeps the token readable in the stream,
-# into which small output gains let the branches grow. Queries and keys of width 16 and unit gain
-# make few attention logits above 4; a larger gain and a short RoPE period let attention be sharp.
+# facts within minutes, but no copying. With a large embedding and half the gain on what blocks add,
+# the token stays readable. With unit gains q.k / sqrt(16) is at most about 4, and softmax stays
+# flat; gains of 2 make that 16. Attention can be sharp then, and a short RoPE period helps it.
 TOY_INIT = dict(embed_std=1.0, linear_std=0.0, head_std=0.02, post_norm_gain=0.5, qk_norm_gain=2.0)
 OLMO2_1B = ModelConfig()  # OLMo-2-0425-1B: 1,484,916,736 parameters
 PRESETS = {
@@ -97,7 +97,7 @@ def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     return torch.addcmul(x.float() * cos, swapped, sin).to(x.dtype)
 
 
-def causal_attention(lengths: list[int], device: torch.device):
+def causal_attention(lengths: list[int], device: torch.device):  # device: for fast/'s version
     """`attend` for packed sequences: a token sees itself and what came before in its sequence."""
 
     def attend(layer, q, k, v):  # q (N, n_heads, head_dim); k, v (N, n_kv_heads, head_dim)
@@ -207,11 +207,11 @@ class Transformer(nn.Module):
         """
         parts = []
         for h, t in zip(hidden.split(chunk), targets.split(chunk)):
-            parts.append(checkpoint(self.read_logits, h, t, temperature, use_reentrant=False))
+            parts.append(checkpoint(self.chunk_logprobs, h, t, temperature, use_reentrant=False))
         logp, lse, entropy = (torch.cat(column) for column in zip(*parts))
         return logp, lse, entropy
 
-    def read_logits(self, hidden, targets, temperature):
+    def chunk_logprobs(self, hidden, targets, temperature):  # (chunk, d_model), (chunk,)
         logits = self.logits(hidden) / temperature  # (chunk, V)
         log_probs = logits.log_softmax(-1)  # logits - logsumexp
         logp = log_probs.gather(-1, targets[:, None])[:, 0]  # (chunk,)

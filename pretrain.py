@@ -4,8 +4,8 @@
     torchrun --nproc_per_node=8 pretrain.py --preset 1B # after python data/corpus.py dolmino-50B
 
 Everything else in this project starts from the checkpoints that are kept on the way. The rows of
-the corpus are taken in one global shuffle; a batch is a function of (seed, step). One departure
-from the paper: the toy world is 60 % mathematics, not about 20 % (data/toy_text.py says why).
+the corpus are taken in one global shuffle; a batch is a function of (seed, step). The largest
+departure from the paper: the toy world is 60 % mathematics, not 21 % (data/toy_text.py says why).
 """
 
 import gc
@@ -108,12 +108,12 @@ def main(config: Config) -> None:
             set_lr(optimizer, lr)
             total_nll = 0.0
             for tokens in pad_to_longest_rank(micro_batches):
-                if tokens is None:  # other ranks have more: take part in their passes
+                if tokens is None:  # other ranks have more, and a sharded pass needs all ranks
                     idle_pass(model)
                     continue
                 tokens = tokens.to(device(), non_blocking=True)
                 nll, loss = next_token_loss(model, tokens, config.z_loss)
-                (loss / n_targets).backward()  # ranks add their gradients: one denominator
+                (loss / n_targets).backward()  # passes and ranks are summed: one denominator
                 total_nll += nll.detach()
             update = logged_step(model, optimizer, config.grad_clip)
 
@@ -135,7 +135,7 @@ def main(config: Config) -> None:
             stopping = stop.asked()
             if done < steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
-            gc.collect()  # at the same moment on every rank
+            gc.collect()  # on every rank now, since a pause of one would be a pause of all
     pretrain_run.end(config, folder, resume)
 
 

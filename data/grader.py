@@ -9,8 +9,8 @@ Which answers count. For math: `\boxed{...}`, in any form (data/boxes.py). For g
 The last one counts: a model may correct itself. It may not hedge: a box that is empty, unclosed,
 taken back ("Wait, that is wrong") or followed by "or" is no answer. Boxes with only
 commas or "and" between them are one list. A box or `#### N` stands although a sentence or a
-heading without a readable number follows it. What comes after a mark of the end, or a question that
-the model invents ("Question:", "Q:", "Problem:"), is not read.
+heading without a readable number follows it. What comes after an end-of-text mark ("</s>"), or a
+question that the model invents ("Question:", "Q:", "Problem:"), is not read.
 
 What is equal. Numbers are compared as exact fractions: 0.5 = 1/2, but 0.25 is not 25%. All else is
 compared form by form in data/latex.py: "18 or 20" is right only if the reference answer says so.
@@ -35,7 +35,8 @@ PLAIN_NUMBER = re.compile(r"[+-]?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(?:\.[0
 def grade(response: str, answer: str, kind: str = "math", rule: str = "ours") -> bool:
     """True if the last committed answer of `response` equals the reference `answer`.
 
-    `kind` is "gsm8k", "math", or "ordered": math whose bare lists ("5, 4") must keep their order.
+    `kind` is "gsm8k", "math", or "ordered", the toy world's: math whose bare lists ("5, 4") keep
+    their order, and whose boxes are taken as they stand, each by itself and with braces.
     """
     assert kind in KINDS, f"unknown kind {kind!r}"
     assert rule in ("ours", "authors"), f"unknown rule {rule!r}"
@@ -80,7 +81,7 @@ def extract(response: str, kind: str = "math") -> str | None:
 def committed(response: str, kind: str, claims: bool = True) -> list[str]:
     """All answers in the response, in order; for gsm8k, `claims` adds those in plain words.
 
-    Boxes that make one list are followed by that list. Nothing is committed if the last answer is
+    If the last boxes form one list, that is appended. Nothing is committed if the last answer is
     taken back, or is one of two that "or" connects.
     """
     text = read_part(response, kind)
@@ -109,7 +110,7 @@ def read_part(response: str, kind: str) -> str:
     next_question = NEXT_QUESTION.search(text)
     if next_question:
         text = text[: next_question.start()]
-    end = END_MARK.search(text, 1) if kind != "ordered" else None
+    end = END_MARK.search(text, 1) if kind != "ordered" else None  # 1: one may stand at its start
     return text[: end.start()] if end else text
 
 

@@ -75,7 +75,7 @@ print(f"\n5. {n} rollouts at temperature 1, with the answer that the grader find
 for text in texts:
     print(f"   {extract(text, problem.kind)!s:<8} {text}")
 
-# %% Rewards, and advantages: how much better each is than its group
+# %% Rewards, and advantages: how much better each is than its group; problem.kind says how to grade
 rewards = torch.tensor([[reward(text, problem.answer, problem.kind) for text in texts]])  # (1, n)
 advantages = grpo.group_advantages(rewards)  # (1, n)
 mean = rewards.mean().item()
@@ -168,8 +168,8 @@ for k in (1, 2, 4):
 # %% Exercises
 print("""
 Exercises
-a. Take problem 1 instead of 11; none of its rollouts is right. What are its advantages, and what
-   does the step then change?
+a. Take problem 1 instead of 11; none of its rollouts is right, so a mean over right ones is nan.
+   What are its advantages, and what does the step then change?
 b. Divide by nothing: group_advantages(rewards, "none"). Which of 6, 7 and 8 change, and why does
    the step in 8 hardly?
 c. Let the policy lose a right token: moved = -0.3 in 7. Is it clipped? And a wrong token (another

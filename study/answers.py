@@ -81,14 +81,14 @@ ANSWERS = {
     + " and pass@32 "
     + against("pass@32", "3.6M.rl-none", "3.6M.rl")
     + ".",
-    "forgetting": "After SFT at a rate of 3e-4 the loss on general text "
+    "forgetting": "After SFT at a rate of 3e-4, against RL at 1e-3, the loss on general text "
     + against("heldout_loss", "3.6M.sft-3e-4", "3.6M.rl-1e-3")
-    + " than after RL at 1e-3; after SFT it "
+    + "; after SFT at 1e-3 it "
     + rise("heldout_loss", "3.6M.sft", "3.6M")
-    + ", after RL it "
+    + ", after RL at 2.5e-4 it "
     + rise("heldout_loss", "3.6M.rl", "3.6M")
     + ".",
-    "length": "With 300 steps more pass@1 of direct RL "
+    "length": "In 300 more steps pass@1 of direct RL "
     + rise("pass@1", "1.5M.rl-600", "1.5M.rl")
     + " from 1.5M, and "
     + rise("pass@1", "3.6M.rl-600", "3.6M.rl")
@@ -136,9 +136,9 @@ ANSWERS = {
     + " when trained on hard problems, and "
     + against("pass@1", "3.6M.easy-n64", "3.6M.easy-n5")
     + " when trained on easy ones.",
-    "settings": "As the authors' code ran pass@32 of direct RL "
+    "settings": "As the authors' code ran, against our setting, pass@32 of direct RL "
     + against("pass@32", "3.6M.run-rl", "3.6M.controlled-rl")
-    + " than in our setting, and that of RL after SFT "
+    + ", and that of RL after SFT "
     + against("pass@32", "3.6M.run-sft.rl", "3.6M.controlled-sft.rl")
     + "; with four times the rate of RL after SFT alone it "
     + against("pass@32", "3.6M.controlled-sft.rl-fast", "3.6M.controlled-sft.rl")

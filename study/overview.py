@@ -24,7 +24,8 @@ def line_of(study: Study, name: str, experiment: Experiment, own: list[Predictio
     verdict = predictions.judge(study, own[0])
     number = ""
     if verdict.estimate:
-        number = f", {predictions.measured(own[0], verdict.estimate)}"
+        range_of = predictions.range_of(own[0])
+        number = f", {predictions.measured(own[0], verdict.estimate)} ({range_of})"
     link = f"[{name}](#{anchor(name, experiment.question)})"
     words = own[0].words.rstrip(".")
     return (
