@@ -111,7 +111,7 @@ def score(groups: Groups, encoding, config: Config, own_reward=None) -> None:
             if own_reward:
                 own_rewards.append(own_reward(text, problem, rollout))
     shape = (len(groups.problems), config.n)  # a rank may have no problem
-    groups.right = torch.tensor(rewards, dtype=torch.float32).view(shape) == 1
+    groups.right = torch.tensor(rewards, dtype=torch.float64).view(shape) == 1
     to_learn = own_rewards if own_reward else rewards
     groups.rewards = torch.tensor(to_learn, dtype=torch.float32).view(shape)
 

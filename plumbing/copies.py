@@ -7,13 +7,14 @@ from plumbing.flags import check
 from plumbing.identity import differences, lineage, make_facts
 from plumbing.ranks import rank
 from plumbing.sharding import full_weights
+from plumbing.units import is_whole
 
 
 def steps_to_keep(config) -> list[int]:
     """--keep 50,100 -> [50, 100]. Raises UserError for what is no step of the run."""
     steps = []
     for word in filter(None, config.keep.split(",")):
-        there = word.isascii() and word.isdigit() and 1 <= int(word) <= config.steps
+        there = is_whole(word) and 1 <= int(word) <= config.steps
         check(there, f"--keep {word}: give steps from 1 to {config.steps}, joined by commas")
         steps.append(int(word))
     return steps

@@ -178,8 +178,7 @@ def is_finished(path: str, config, parent: dict | None = None) -> bool:
         print0(f"{path} is made again")
         drop_older_state(path, path)
         return False
-    if rank() == 0:  # a kill after the result was written may have left the state behind
-        shutil.rmtree(f"{stem(path)}.resume", ignore_errors=True)
+    drop_state_of_finished(path, path)
     print0(f"{path} is finished; nothing to do{other_code(facts)}")
     return True
 
@@ -219,9 +218,26 @@ def drop_older_state(result: str, out: str) -> None:
     A newer one belongs to an unfinished run with --again, which goes on. `out`: what the state has
     its name from.
     """
-    folder = f"{stem(out)}.resume"
-    state = os.path.join(folder, "state.pt")
-    if rank() == 0 and os.path.exists(state):
-        if os.path.getmtime(state) < os.path.getmtime(result):
-            shutil.rmtree(folder, ignore_errors=True)
+    if rank() == 0 and not has_newer_state(result, out):
+        shutil.rmtree(f"{stem(out)}.resume", ignore_errors=True)
     gather_objects(None)  # no rank looks for the state before
+
+
+def drop_state_of_finished(result: str, out: str) -> None:
+    """A kill after the result was written may have left its state behind.
+
+    Raises UserError where the state belongs to an unfinished run with --again.
+    """
+    newer = gather_objects(rank() == 0 and has_newer_state(result, out))[0]
+    check(
+        not newer,
+        f"{result} is there, and a run with --again that replaces it is not finished; give --again "
+        f"to go on with that, or delete {stem(out)}.resume",
+    )
+    if rank() == 0:
+        shutil.rmtree(f"{stem(out)}.resume", ignore_errors=True)
+
+
+def has_newer_state(result: str, out: str) -> bool:
+    state = os.path.join(f"{stem(out)}.resume", "state.pt")
+    return os.path.exists(state) and os.path.getmtime(state) >= os.path.getmtime(result)

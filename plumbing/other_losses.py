@@ -76,7 +76,7 @@ def of_best(rewards: torch.Tensor, k: int) -> torch.Tensor:
 
 def k_of(normalize: str, n: int) -> int:
     """ "pass@8" -> 8. Raises UserError for other words, and where k is not 1 to n."""
-    match = re.fullmatch(r"pass@(\d{1,6})", normalize)
+    match = re.fullmatch(r"pass@([0-9]{1,6})", normalize)
     choices = f"choose {', '.join(NORMALIZE)}, or pass@1 to pass@{n}"
     check(bool(match), f"--normalize {normalize}: {choices}")
     k = int(match[1])

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from numbers import Real
 from types import ModuleType
 
@@ -23,7 +24,7 @@ from plumbing.control_rewards import CONTROLS
 from sampler import Rollout
 
 NO_ROLLOUT = Rollout([], [], True)  # what a function is tried with before there is any
-LARGEST = torch.finfo(torch.float32).max  # rewards become float32, where more is infinite
+LARGEST = 1e18  # of a reward: float32 still holds the sum of the squares of a group's
 
 
 class NotAReward(UserError, TypeError):
@@ -59,10 +60,13 @@ def load_reward(spec: str, example: Problem) -> Callable[..., float] | None:
         where = f"on problem {one_line(problem.id)}"
         try:
             if wants_rollout:
-                value = function(response, problem, rollout)
+                tokens = list(rollout.tokens)  # copies, which the function may change
+                logprobs = list(rollout.logprobs)
+                own = replace(rollout, tokens=tokens, logprobs=logprobs)
+                value = function(response, problem, own)
             else:
                 value = function(response, problem)
-        except SystemExit as error:
+        except (SystemExit, GeneratorExit) as error:
             raise UserError(f"{flag}: {name} ends the program ({error!r}) {where}") from error
         except Exception as error:
             error.add_note(f"in {flag}, {where}: {problem.question}")
@@ -115,7 +119,7 @@ def load_module(path: str, flag: str) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except SystemExit as error:
+    except (SystemExit, GeneratorExit) as error:
         raise UserError(f"{flag}: {path} ends the program as it loads ({error!r})") from error
     except Exception as error:
         message = one_line(f"{path} does not load, {type(error).__name__}: {error}")

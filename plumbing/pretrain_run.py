@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 from data.files import read_json, write_text
@@ -13,6 +12,7 @@ from plumbing.identity import (
     claim_together,
     differences,
     drop_older_state,
+    drop_state_of_finished,
     other_code,
     recorded,
 )
@@ -45,8 +45,8 @@ def is_finished(config, folder: str, keep: dict[int, str], steps: int) -> bool:
         drop_older_state(last, run_name(folder))
         print0(f"{folder} is made again")
     elif ended:
+        drop_state_of_finished(last, run_name(folder))
         if rank() == 0:
-            shutil.rmtree(f"{run_name(folder)}.resume", ignore_errors=True)
             write_about(config, folder, ended=True)
         print0(f"{last} is finished; nothing to do{other_code(earlier[last])}")
         return True

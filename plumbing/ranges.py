@@ -17,9 +17,9 @@ RANGES = {
     "beta2": "[0, 1)",
     "weight_decay": "[0, 1]",
     "grad_clip": "[0, inf)",  # 0 is off
-    "z_loss": "[0, inf)",
-    "kl": "[0, inf)",
-    "entropy": "[0, inf)",
+    "z_loss": "[0, 1e6]",
+    "kl": "[0, 1e6]",
+    "entropy": "[0, 1e6]",
     "clip_low": "[0, 1]",  # of the ratio: 1 is no bound from below
     "clip_high": "[0, inf)",
     "dual_clip": "(1, inf)",  # or 0, which is off: a bound below 1 would cut where nothing moved
@@ -31,6 +31,10 @@ RANGES = {
 OF_ZERO = dict.fromkeys(("grad_clip", "dual_clip", "tis", "kl", "z_loss", "entropy"), "0 is off")
 OF_ZERO["temperature"] = "0 is greedy"
 LARGEST = 2**53  # of a whole number, so that no sum of such numbers overflows
+# Of what is held in a list: more would fill the memory, or take minutes, before anything is said.
+LISTED = ("prompts", "n", "batch", "sft_batch", "interleave", "curriculum", "shots", "slots")
+MOST = dict.fromkeys(LISTED, 10**7)
+FP32 = (1e-37, 1e37)  # what a number that is not 0 becomes in fp32 is neither 0 nor infinite
 
 
 def check_ranges(config) -> None:
@@ -43,15 +47,18 @@ def check_ranges(config) -> None:
 
 def check_number(name: str, value: float) -> None:
     if isinstance(value, int):
-        if abs(value) > LARGEST:
-            raise UserError(f"--{name} {value:.3g} is too large; give at most {LARGEST}")
+        most = MOST.get(name, LARGEST)
+        if abs(value) > most:
+            raise UserError(f"--{name} {value:.3g} is too large; give at most {most}")
     elif not math.isfinite(value):
         raise UserError(f"--{name} {value} is not a finite number")
-    if name not in RANGES or (value == 0 and name in OF_ZERO):
-        return
-    if not lies_in(value, RANGES[name]):
+    if name in RANGES and not (value == 0 and name in OF_ZERO):
         of_zero = f"; {OF_ZERO[name]}" if name in OF_ZERO else ""
-        raise UserError(f"--{name} {value} must lie in {RANGES[name]}{of_zero}")
+        if not lies_in(value, RANGES[name]):
+            raise UserError(f"--{name} {value} must lie in {RANGES[name]}{of_zero}")
+    low, high = FP32
+    if isinstance(value, float) and value != 0 and not low <= abs(value) <= high:
+        raise UserError(f"--{name} {value} is no number in fp32; give 0, or {low} to {high}")
 
 
 def lies_in(value: float, interval: str) -> bool:

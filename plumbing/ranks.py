@@ -16,6 +16,7 @@ import torch.distributed as dist
 from data import UserError
 from plumbing import watchdog
 from plumbing.rendezvous import store_of_this_start
+from plumbing.units import is_whole
 from plumbing.watchdog import waits
 
 
@@ -73,7 +74,7 @@ def start_processes() -> None:
 
 def timeout_seconds() -> int:
     text = os.environ.get("DIST_TIMEOUT", "7200")
-    if not text.isdigit() or int(text) < 1:
+    if not is_whole(text) or int(text) < 1:
         raise UserError(f"DIST_TIMEOUT={text} is not a number of seconds")
     return int(text)
 

@@ -16,6 +16,7 @@ from plumbing.likelihood import is_likelihood
 from plumbing.prepare import ComputeFlags
 from plumbing.ranks import barrier, print0, rank
 from plumbing.row_check import CHECK, checksum, what_is_wrong
+from plumbing.units import is_whole
 from plumbing.version import code_version, other_code
 
 
@@ -58,7 +59,7 @@ def check_config(config, tasks: list[str]) -> None:
         f"--temperature {config.temperature} --top_p {config.top_p}: at least 0, "
         "and above 0 up to 1",
     )
-    possible = [part.isdigit() and 1 <= int(part) <= config.n for part in config.k.split(",")]
+    possible = [is_whole(part) and 1 <= int(part) <= config.n for part in config.k.split(",")]
     if not all(map(is_likelihood, tasks)):
         check(all(possible), f"--k {config.k}: numbers from 1 to --n {config.n}, joined by commas")
 

@@ -129,6 +129,7 @@ def test_the_row_holds_every_problem_and_is_written_once(checkpoint, tmp_path, c
     )  # same seed, same bits
 
 
-def test_k_beyond_n_is_refused(checkpoint):
-    with pytest.raises(UserError, match="--k 1,8: numbers from 1 to --n 4"):
-        evaluate.main(replace(CONFIG, ckpt=checkpoint, n=4, k="1,8"))
+@pytest.mark.parametrize("k", ["1,8", "0", "-1", "2.0", "²", "٣", "9" * 5000])
+def test_k_beyond_n_is_refused(checkpoint, k):
+    with pytest.raises(UserError, match=f"--k {k}: numbers from 1 to --n 4"):
+        evaluate.main(replace(CONFIG, ckpt=checkpoint, n=4, k=k))

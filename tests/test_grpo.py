@@ -319,3 +319,5 @@ def test_score_uses_the_grader(toy_model):
     grpo.score(groups, encoding, replace(CONFIG, n=4, format_score=0.1))
     assert groups.rewards.tolist()[0] == pytest.approx([1.0, 0.1, 0.0, 0.0])
     assert groups.texts[0] == texts
+    grpo.score(groups, encoding, replace(CONFIG, n=4, format_score=1 - 1e-9))  # 1.0 in fp32
+    assert groups.right.tolist()[0] == [True, False, False, False]

@@ -178,6 +178,8 @@ def test_again_makes_a_result_again_and_goes_on_with_that(place, monkeypatch, ca
     again = replace(config, again=True)
     interrupt(monkeypatch, sft.main, again)
     assert same_bits(place / "a.pt", place / "first.pt")  # the old one is there until the end
+    with pytest.raises(UserError, match="a run with --again that replaces it is not finished"):
+        sft.main(config)  # which would have thrown the unfinished run away
     capsys.readouterr()
     sft.main(again)
     said = capsys.readouterr().out

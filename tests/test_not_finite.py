@@ -93,6 +93,33 @@ def test_every_preset_lies_in_its_ranges():
                     check_number(name, value)
 
 
+@pytest.mark.parametrize(
+    "script, flag, value",
+    [(evaluate, "top_p", "1e-46"), (evaluate, "temperature", "1e300"), (grpo, "clip_high", "1e39")]
+    + [(grpo, "dual_clip", "1e300"), (sft, "lr", "1e-320"), (pretrain, "grad_clip", "1e38")],
+)
+def test_what_fp32_does_not_know_is_refused(script, flag, value):
+    with pytest.raises(UserError) as error:
+        parse(script, f"--{flag}={value}")
+    assert str(error.value).startswith(f"--{flag} {float(value)} is no number in fp32; give 0, or")
+
+
+@pytest.mark.parametrize(
+    "script, flag",
+    [
+        (grpo, "prompts"),
+        (grpo, "n"),
+        (sft, "batch"),
+        (parallel, "sft_batch"),
+        (parallel, "interleave"),
+    ]
+    + [(parallel, "curriculum"), (evaluate, "n"), (evaluate, "shots"), (pretrain, "batch")],
+)
+def test_lists_that_no_memory_holds_are_refused(script, flag):
+    with pytest.raises(UserError, match=f"^--{flag} 1e[+]12 is too large; give at most 10000000$"):
+        parse(script, f"--{flag}={10**12}")
+
+
 def test_whole_numbers_beyond_all_sums_are_refused():
     with pytest.raises(UserError, match="--seed 1e[+]30 is too large"):
         parse(sft, f"--seed={10**30}")

@@ -118,7 +118,7 @@ def one_line_of(error, tmp_path, name="score"):
         ("True", 1.0),
         ("False", 0.0),
         ("-3", -3.0),
-        ("1e38", 1e38),
+        ("1e18", 1e18),
         ("__import__('fractions').Fraction(1, 4)", 0.25),
         ("np.float32(0.5)", 0.5),
         ("np.float16(0.5)", 0.5),
@@ -140,7 +140,7 @@ def test_scalars_of_any_library_are_rewards(tmp_path, value, paid):
 
 @pytest.mark.parametrize(
     "value",
-    ["float('nan')", "-float('inf')", "1e39", "-1e300", "10**400", "np.float64(1e39)", "torch.tensor(float('nan'))",
+    ["float('nan')", "-float('inf')", "1e19", "-1e300", "10**400", "np.float64(1e39)", "torch.tensor(float('nan'))",
      "[1.0]", "np.array([1.0])", "torch.ones(3)", "'1'", "None", "1j", "{}", "np.complex64(1)", "b'1'",
      "__import__('decimal').Decimal(1)", "response.encode", "(x for x in response)", "'long' * 10_000",
      "np.ones((50, 50))"],
@@ -151,7 +151,7 @@ def test_what_is_no_reward_is_refused(tmp_path, value):
     )
     assert said.startswith("score gave ") and len(said) < 300
     assert said.endswith(
-        "on problem abc; a reward is one finite number, a float of at most 3.4e+38"
+        "on problem abc; a reward is one finite number, a float of at most 1.0e+18"
     )
 
 
@@ -247,6 +247,14 @@ def test_a_reward_may_ask_for_the_rollout(tmp_path):
     own = load_reward(f"{path}:score", PROBLEM)
     assert own("so 5", PROBLEM, Rollout([3, 4, 5], [-1.0] * 3, False)) == 3.0
     assert own("so 5", PROBLEM, Rollout([3, 4, 5], [-1.0] * 3, True)) == 2.0
+
+
+def test_a_reward_that_changes_its_rollout_changes_nothing_else(tmp_path):
+    path = tmp_path / "r.py"
+    path.write_text("def score(a, b, rollout):\n    rollout.tokens.clear()\n    return 1\n")
+    rollout = Rollout([3, 4, 5], [-1.0] * 3, False)
+    assert load_reward(f"{path}:score", PROBLEM)("so 5", PROBLEM, rollout) == 1.0
+    assert rollout.tokens == [3, 4, 5]
 
 
 def test_the_format_reward_pays_for_any_answer():
