@@ -153,18 +153,25 @@ def to_do(config, tasks: list[str], facts: dict):
 
 
 def is_done(config, task: str, facts: dict) -> bool:
-    """Whether the file of results has this very row, which is said."""
+    """Whether the file of results has this very row, which is said.
+
+    The row of the same weights under another name is copied: their counts would be the same.
+    """
     key = row_key(config, task, facts)
-    rows = read_results(results_file(config))
+    same = [row for row in read_results(results_file(config)) if row.get("key") == key]
     barrier()  # every rank has read it
-    for row in rows:
-        if row.get("key") == key:
-            there = f"{name_of(config)} is in {results_file(config)} already"
-            evaluator = {"code": row.get("facts", {}).get("evaluator")}
-            again = other_code(evaluator) or " (--again repeats it)"
-            print0(f"{task}: {there}; nothing to do{again}")
-            return True
-    return False
+    if not same:
+        return False
+    name = name_of(config)
+    if name not in [row["name"] for row in same]:
+        evaluator = same[-1].get("facts", {}).get("evaluator")
+        append(config, facts, same[-1], evaluator)
+        print0(f"{task}: {name} has the weights of {same[-1]['name']}, whose row it gets")
+        return True
+    evaluator = {"code": same[0].get("facts", {}).get("evaluator")}
+    again = other_code(evaluator) or " (--again repeats it)"
+    print0(f"{task}: {name} is in {results_file(config)} already; nothing to do{again}")
+    return True
 
 
 def read_results(path: str) -> list[dict]:
@@ -186,14 +193,18 @@ def short_name(task: str) -> str:
 
 def write(config, task: str, facts: dict, result: dict, seconds: float) -> None:
     """Add the row of one task, with all facts of the checkpoint."""
+    row = {"task": task, "key": row_key(config, task, facts)}
+    append(config, facts, row | result | {"seconds": round(seconds, 1)}, code_version())
+
+
+def append(config, facts: dict, row: dict, evaluator: str | None) -> None:
+    """Add a row, which gets this checkpoint's name and facts."""
     if rank() == 0:
         fields = ("id", "base_id", "recipe", "tokens", "preset", "seed", "code")
-        row = {"name": name_of(config), "task": task}
-        row |= {field: facts[field] for field in fields}
-        row |= {"setting": facts["config"].get("setting"), "key": row_key(config, task, facts)}
-        row |= result | {"seconds": round(seconds, 1)}
-        # `code` is that of the training
-        row["facts"] = {**facts, "evaluator": code_version()}
+        about = {"name": name_of(config)} | {field: facts[field] for field in fields}
+        about["setting"] = facts["config"].get("setting")
+        row = about | {name: value for name, value in row.items() if name not in about}
+        row["facts"] = {**facts, "evaluator": evaluator}  # `code` is that of the training
         row["facts"][CHECK] = checksum(row)
         append_row(results_file(config), row)
     barrier()

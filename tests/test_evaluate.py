@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from plumbing.few_shot import build_prompts
 from plumbing.files import read_rows
 from plumbing.intervals import interval
 from plumbing.likelihood import score_continuations
+from plumbing.result_rows import read_results
 
 CONFIG = evaluate.Config(ckpt="", preset="toy", **evaluate.PRESETS["toy"])
 
@@ -127,6 +130,21 @@ def test_the_row_holds_every_problem_and_is_written_once(checkpoint, tmp_path, c
     assert json.dumps(read_rows(str(tmp_path / "results.jsonl"))[2]["problems"]) == json.dumps(
         toy_row["problems"]
     )  # same seed, same bits
+
+
+def test_the_same_weights_under_another_name_get_the_same_row(checkpoint, tmp_path, capsys):
+    """An experiment that makes a cell of the core anew looks for its rows by its own name."""
+    config = replace(CONFIG, ckpt=checkpoint, problems=6, n=4, k="1,4", max_response=8)
+    evaluate.main(config)
+    shutil.copy(checkpoint, tmp_path / "other.pt")
+    evaluate.main(replace(config, ckpt=str(tmp_path / "other.pt")))
+    name = Path(checkpoint).stem
+    assert f"other has the weights of {name}, whose row it gets" in capsys.readouterr().out
+    rows = read_results(str(tmp_path / "results.jsonl"))
+    assert [row["name"] for row in rows] == [name, name, "other", "other"]
+    assert rows[2]["problems"] == rows[0]["problems"] and rows[3]["mean"] == rows[1]["mean"]
+    evaluate.main(replace(config, ckpt=str(tmp_path / "other.pt")))
+    assert capsys.readouterr().out.count("nothing to do") == 2
 
 
 @pytest.mark.parametrize("k", ["1,8", "0", "-1", "2.0", "²", "٣", "9" * 5000])
