@@ -6,7 +6,7 @@ SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
 def is_whole(text: str) -> bool:
-    """Whether it is written in the digits 0 to 9, and few of them: "٣" and "²" are digits, too."""
+    """Whether it is written in the digits 0 to 9, and few of them; Python knows others, too."""
     return text.isascii() and text.isdigit() and len(text) < 16
 
 

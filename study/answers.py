@@ -1,8 +1,8 @@
 """What came out of each experiment, in one sentence with its numbers and their 95 % intervals.
 
-A hole {rule} has a sum of measured values, as the rules of predictions have. It is filled with a
-verb, as in "rises by 38.4 [32.0, 44.8] points"; a hole {=rule} compares, as in "is 3.1 [0.2, 6.0]
-points lower". The sentences stand in the report and above the figures.
+A hole {pass@1: after - before} is filled with what changed, as in "rises by 38.4 [32.0, 44.8]
+points"; {=pass@1: one - other} compares two cells, as in "is 3.1 [0.2, 6.0] points lower". The
+sentences stand in the report and above the figures.
 """
 
 import re
@@ -12,168 +12,133 @@ from study.estimates import Estimate, direction
 from study.predictions import read_terms, value_of
 from study.rows import Study
 
-HOLE = re.compile(r"\{(=?)([^}]+)\}")
+HOLE = re.compile(r"\{(=?)([^:}]+): (\S+) - (\S+)\}")
 IN_NATS = "heldout_loss"
-
-
-def rise(quantity: str, after: str, before: str) -> str:
-    """The hole for what `after` has more than `before`."""
-    return "{" + f"{quantity}({after}) - {quantity}({before})" + "}"
-
-
-def against(quantity: str, one: str, other: str) -> str:
-    """The hole that compares two cells."""
-    return "{=" + f"{quantity}({one}) - {quantity}({other})" + "}"
 
 
 def hard(stem: str) -> str:
     """What direct RL and RL after SFT do on the hard family."""
-    gain = rise("pass@1", f"{stem}.hard-rl", stem)
-    wide = rise("pass@32", f"{stem}.hard-rl", stem)
-    gain_after = rise("pass@1", f"{stem}.hard-sft.rl", f"{stem}.hard-sft")
-    wide_after = rise("pass@32", f"{stem}.hard-sft.rl", f"{stem}.hard-sft")
+    sft = f"{stem}.hard-sft"
     return (
-        f"On the hard family, from {stem}: with direct RL pass@1 {gain} and pass@32 {wide}; with "
-        f"RL after SFT pass@1 {gain_after} and pass@32 {wide_after}."
+        f"On the hard family, from {stem}: with direct RL "
+        f"pass@1 {{pass@1: {stem}.hard-rl - {stem}}} and "
+        f"pass@32 {{pass@32: {stem}.hard-rl - {stem}}}; with RL after SFT "
+        f"pass@1 {{pass@1: {sft}.rl - {sft}}} and pass@32 {{pass@32: {sft}.rl - {sft}}}."
     )
 
 
 ANSWERS = {
-    "controls": "For a random reward pass@1 "
-    + rise("pass@1", "3.6M.rl-random", "3.6M")
-    + ", for a well-formed answer alone it "
-    + rise("pass@1", "3.6M.rl-format", "3.6M")
-    + ", for a right answer it "
-    + rise("pass@1", "3.6M.rl", "3.6M")
-    + ".",
-    "alone": "The kind (3,2): trained alone, its pass@32 "
-    + rise("pass@32[3,2]", "3.6M.rl-32-50", "3.6M")
-    + "; in a batch with all kinds it "
-    + rise("pass@32[3,2]", "3.6M.rl", "3.6M")
-    + ".",
-    "ladder": "With RL after one pass of SFT pass@32 "
-    + rise("pass@32", "3.6M.sft-1.rl", "3.6M.sft-1")
-    + ", after 16 passes it "
-    + rise("pass@32", "3.6M.sft.rl", "3.6M.sft")
-    + ", after 61 it "
-    + rise("pass@32", "3.6M.sft-61.rl", "3.6M.sft-61")
-    + ".",
-    "edge": "With RL at the edge verified pass@128 there "
-    + rise("verified@128[edge]", "d10.rl-edge", "d10")
-    + " after 10 % of it in pre-training, "
-    + rise("verified@128[edge]", "d1.rl-edge", "d1")
-    + " after 1 %, and "
-    + rise("verified@128[edge]", "d0.rl-edge", "d0")
-    + " after none; with RL beyond it, pass@128 beyond "
-    + rise("verified@128[beyond]", "d1.rl-beyond", "d1")
-    + ".",
-    "border": "With 6 groups of 64 rollouts a step instead of 96 of 4 pass@1 "
-    + against("pass@1", "3.6M.rl-6x64", "3.6M.rl-96x4")
-    + ", and pass@32 of the kind (3,2) "
-    + against("pass@32[3,2]", "3.6M.rl-6x64", "3.6M.rl-96x4")
-    + ".",
-    "normalise": "With advantages divided by the mean reward, not by its deviation, pass@1 "
-    + against("pass@1", "3.6M.rl-mean", "3.6M.rl")
-    + " and pass@32 "
-    + against("pass@32", "3.6M.rl-mean", "3.6M.rl")
-    + "; not divided at all pass@1 "
-    + against("pass@1", "3.6M.rl-none", "3.6M.rl")
-    + " and pass@32 "
-    + against("pass@32", "3.6M.rl-none", "3.6M.rl")
-    + ".",
-    "forgetting": "After SFT at a rate of 3e-4, against RL at 1e-3, the loss on general text "
-    + against("heldout_loss", "3.6M.sft-3e-4", "3.6M.rl-1e-3")
-    + "; after SFT at 1e-3 it "
-    + rise("heldout_loss", "3.6M.sft", "3.6M")
-    + ", after RL at 2.5e-4 it "
-    + rise("heldout_loss", "3.6M.rl", "3.6M")
-    + ".",
-    "length": "In 300 more steps pass@1 of direct RL "
-    + rise("pass@1", "1.5M.rl-600", "1.5M.rl")
-    + " from 1.5M, and "
-    + rise("pass@1", "3.6M.rl-600", "3.6M.rl")
-    + " from 3.6M; that of parallel averaging "
-    + rise("pass@1", "3.6M.parallel-600", "3.6M.parallel")
-    + " from 3.6M.",
-    "tail": "With RL pass@1 "
-    + rise("pass@1", "3.6M.rl.draw-1", "3.6M.draw-1")
-    + ", pass@32 "
-    + rise("pass@32", "3.6M.rl.draw-1", "3.6M.draw-1")
-    + ", and pass@256 "
-    + rise("pass@256", "3.6M.rl.draw-1", "3.6M.draw-1")
-    + ".",
-    "figure4": "On the hard family pass@1 with direct RL "
-    + rise("pass@1", "3.6M.hard-rl", "3.6M")
-    + " from the plain mix, "
-    + rise("pass@1", "targeted-5.4M.hard-rl", "targeted-5.4M")
-    + " from more targeted data, and "
-    + rise("pass@1", "large-3.6M.hard-rl", "large-3.6M")
-    + " from four times the weights.",
+    "controls": (
+        "For a random reward pass@1 {pass@1: 3.6M.rl-random - 3.6M}, for a well-formed answer "
+        "alone it {pass@1: 3.6M.rl-format - 3.6M}, for a right answer it "
+        "{pass@1: 3.6M.rl - 3.6M}."
+    ),
+    "alone": (
+        "The kind (3,2): trained alone, its pass@32 {pass@32[3,2]: 3.6M.rl-32-50 - 3.6M}; in "
+        "a batch with all kinds it {pass@32[3,2]: 3.6M.rl - 3.6M}."
+    ),
+    "ladder": (
+        "With RL after one pass of SFT pass@32 {pass@32: 3.6M.sft-1.rl - 3.6M.sft-1}, after "
+        "16 passes it {pass@32: 3.6M.sft.rl - 3.6M.sft}, after 61 it "
+        "{pass@32: 3.6M.sft-61.rl - 3.6M.sft-61}."
+    ),
+    "edge": (
+        "With RL at the edge verified pass@128 there {verified@128[edge]: d10.rl-edge - d10} "
+        "after 10 % of it in pre-training, {verified@128[edge]: d1.rl-edge - d1} after 1 %, "
+        "and {verified@128[edge]: d0.rl-edge - d0} after none; with RL beyond it, pass@128 "
+        "beyond {verified@128[beyond]: d1.rl-beyond - d1}."
+    ),
+    "border": (
+        "With 6 groups of 64 rollouts a step instead of 96 of 4 pass@1 "
+        "{=pass@1: 3.6M.rl-6x64 - 3.6M.rl-96x4}, and pass@32 of the kind (3,2) "
+        "{=pass@32[3,2]: 3.6M.rl-6x64 - 3.6M.rl-96x4}."
+    ),
+    "normalise": (
+        "With advantages divided by the mean reward, not by its deviation, pass@1 "
+        "{=pass@1: 3.6M.rl-mean - 3.6M.rl} and pass@32 {=pass@32: 3.6M.rl-mean - 3.6M.rl}; "
+        "not divided at all pass@1 {=pass@1: 3.6M.rl-none - 3.6M.rl} and pass@32 "
+        "{=pass@32: 3.6M.rl-none - 3.6M.rl}."
+    ),
+    "forgetting": (
+        "After SFT at a rate of 3e-4, against RL at 1e-3, the loss on general text "
+        "{=heldout_loss: 3.6M.sft-3e-4 - 3.6M.rl-1e-3}; after SFT at 1e-3 it "
+        "{heldout_loss: 3.6M.sft - 3.6M}, after RL at 2.5e-4 it "
+        "{heldout_loss: 3.6M.rl - 3.6M}."
+    ),
+    "length": (
+        "In 300 more steps pass@1 of direct RL {pass@1: 1.5M.rl-600 - 1.5M.rl} from 1.5M, and "
+        "{pass@1: 3.6M.rl-600 - 3.6M.rl} from 3.6M; that of parallel averaging "
+        "{pass@1: 3.6M.parallel-600 - 3.6M.parallel} from 3.6M."
+    ),
+    "tail": (
+        "With RL pass@1 {pass@1: 3.6M.rl.draw-1 - 3.6M.draw-1}, pass@32 "
+        "{pass@32: 3.6M.rl.draw-1 - 3.6M.draw-1}, and pass@256 "
+        "{pass@256: 3.6M.rl.draw-1 - 3.6M.draw-1}."
+    ),
+    "figure4": (
+        "On the hard family pass@1 with direct RL {pass@1: 3.6M.hard-rl - 3.6M} from the "
+        "plain mix, {pass@1: targeted-5.4M.hard-rl - targeted-5.4M} from more targeted data, "
+        "and {pass@1: large-3.6M.hard-rl - large-3.6M} from four times the weights."
+    ),
     "figure10": hard("3.6M"),
     "figure11": hard("targeted-5.4M"),
     "figure12": hard("large-3.6M"),
-    "figure15": "From 1 pass of SFT to 16 pass@1 "
-    + rise("pass@1", "3.6M.sft", "3.6M.sft-1")
-    + "; from 16 to 61 pass@32 "
-    + rise("pass@32", "3.6M.sft-61", "3.6M.sft")
-    + ", and the mean of general skills "
-    + rise("general", "3.6M.sft-61", "3.6M.sft")
-    + ".",
-    "figure16": "With eight worked examples before the problem pass@1 "
-    + rise("pass@1", "wide-3.6M.shots-8", "wide-3.6M.shots-0")
-    + ", and pass@32 "
-    + rise("pass@32", "wide-3.6M.shots-8", "wide-3.6M.shots-0")
-    + ".",
-    "figure17": "With a rate of 1e-5 in the SFT half, not 1e-3, pass@1 "
-    + against("pass@1", "3.6M.parallel-low", "3.6M.parallel-high")
-    + ", pass@32 "
-    + against("pass@32", "3.6M.parallel-low", "3.6M.parallel-high")
-    + ", and the loss on general text "
-    + against("heldout_loss", "3.6M.parallel-low", "3.6M.parallel-high")
-    + ".",
-    "figure18": "With 64 rollouts a problem, not 5, pass@1 "
-    + against("pass@1", "3.6M.hard-n64", "3.6M.hard-n5")
-    + " when trained on hard problems, and "
-    + against("pass@1", "3.6M.easy-n64", "3.6M.easy-n5")
-    + " when trained on easy ones.",
-    "settings": "As the authors' code ran, against our setting, pass@32 of direct RL "
-    + against("pass@32", "3.6M.run-rl", "3.6M.controlled-rl")
-    + ", and that of RL after SFT "
-    + against("pass@32", "3.6M.run-sft.rl", "3.6M.controlled-sft.rl")
-    + "; with four times the rate of RL after SFT alone it "
-    + against("pass@32", "3.6M.controlled-sft.rl-fast", "3.6M.controlled-sft.rl")
-    + ".",
-    "weight": "From 3.6M, against equal weights, pass@1 "
-    + against("pass@1", "3.6M.parallel-line", "3.6M.parallel-50")
-    + " with a weight of RL that grows from 0 to 1, and "
-    + against("pass@1", "3.6M.parallel-adapt", "3.6M.parallel-50")
-    + " with one that follows the signal; with rollouts for problems of mixed outcome pass@1 of "
-    "direct RL " + against("pass@1", "3.6M.rl-probe", "3.6M.rl-150") + ".",
-    "losses": "Against plain GRPO pass@32 "
-    + against("pass@32", "3.6M.rl-dr-grpo", "3.6M.rl-150")
-    + " with Dr. GRPO, "
-    + against("pass@32", "3.6M.rl-dapo", "3.6M.rl-150")
-    + " with DAPO, "
-    + against("pass@32", "3.6M.rl-maxrl", "3.6M.rl-150")
-    + " with MaxRL, and "
-    + against("pass@32", "3.6M.rl-pass8", "3.6M.rl-150")
-    + " with the advantages of pass@8.",
+    "figure15": (
+        "From 1 pass of SFT to 16 pass@1 {pass@1: 3.6M.sft - 3.6M.sft-1}; from 16 to 61 "
+        "pass@32 {pass@32: 3.6M.sft-61 - 3.6M.sft}, and the mean of general skills "
+        "{general: 3.6M.sft-61 - 3.6M.sft}."
+    ),
+    "figure16": (
+        "With eight worked examples before the problem pass@1 "
+        "{pass@1: wide-3.6M.shots-8 - wide-3.6M.shots-0}, and pass@32 "
+        "{pass@32: wide-3.6M.shots-8 - wide-3.6M.shots-0}."
+    ),
+    "figure17": (
+        "With a rate of 1e-5 in the SFT half, not 1e-3, pass@1 "
+        "{=pass@1: 3.6M.parallel-low - 3.6M.parallel-high}, pass@32 "
+        "{=pass@32: 3.6M.parallel-low - 3.6M.parallel-high}, and the loss on general text "
+        "{=heldout_loss: 3.6M.parallel-low - 3.6M.parallel-high}."
+    ),
+    "figure18": (
+        "With 64 rollouts a problem, not 5, pass@1 {=pass@1: 3.6M.hard-n64 - 3.6M.hard-n5} "
+        "when trained on hard problems, and {=pass@1: 3.6M.easy-n64 - 3.6M.easy-n5} when "
+        "trained on easy ones."
+    ),
+    "settings": (
+        "As the authors' code ran, against our setting, pass@32 of direct RL "
+        "{=pass@32: 3.6M.run-rl - 3.6M.controlled-rl}, and that of RL after SFT "
+        "{=pass@32: 3.6M.run-sft.rl - 3.6M.controlled-sft.rl}; with four times the rate of RL "
+        "after SFT alone it {=pass@32: 3.6M.controlled-sft.rl-fast - 3.6M.controlled-sft.rl}."
+    ),
+    "weight": (
+        "From 3.6M, against equal weights, pass@1 "
+        "{=pass@1: 3.6M.parallel-line - 3.6M.parallel-50} with a weight of RL that grows from "
+        "0 to 1, and {=pass@1: 3.6M.parallel-adapt - 3.6M.parallel-50} with one that follows "
+        "the signal; with rollouts for problems of mixed outcome pass@1 of direct RL "
+        "{=pass@1: 3.6M.rl-probe - 3.6M.rl-150}."
+    ),
+    "losses": (
+        "Against plain GRPO pass@32 {=pass@32: 3.6M.rl-dr-grpo - 3.6M.rl-150} with Dr. GRPO, "
+        "{=pass@32: 3.6M.rl-dapo - 3.6M.rl-150} with DAPO, "
+        "{=pass@32: 3.6M.rl-maxrl - 3.6M.rl-150} with MaxRL, and "
+        "{=pass@32: 3.6M.rl-pass8 - 3.6M.rl-150} with the advantages of pass@8."
+    ),
 }
 
 
 def answer(study: Study, name: str) -> str:
     """The experiment's sentence; "" where it has none, or a number of it is not there."""
-    template = ANSWERS.get(name, "")
-    holes = {}
-    for match in HOLE.finditer(template):
-        estimate = value_of(study, read_terms(match[2], f"the answer of {name}"))
+    sentence = ANSWERS.get(name, "")
+    for hole in HOLE.finditer(sentence):
+        compares, quantity, after, before = hole.groups()
+        rule = f"{quantity}({after}) - {quantity}({before})"
+        estimate = value_of(study, read_terms(rule, f"the answer of {name}"))
         if estimate is None:
             return ""
-        unit = "nats a token" if IN_NATS in match[2] else "points"
-        holes[match[0]] = compared(estimate, unit) if match[1] else changed(estimate, unit)
-    for hole, words in holes.items():
-        template = template.replace(hole, words)
-    return template
+        unit = "nats a token" if quantity == IN_NATS else "points"
+        words = compared(estimate, unit) if compares else changed(estimate, unit)
+        sentence = sentence.replace(hole[0], words)
+    return sentence
 
 
 def changed(estimate: Estimate, unit: str) -> str:

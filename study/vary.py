@@ -128,11 +128,8 @@ def changes_of(text: str) -> list[Change]:
     check(stage in STAGES, f"--vary {text}: no stage {stage!r}; there are {', '.join(STAGES)}")
     flag = flag.lstrip("-").replace("-", "_")
     check(flag not in SET_BY_STUDY, f"--vary {text}: {SET_BY_STUDY.get(flag)}")
-    flags = [
-        name
-        for name in fields_of(importlib.import_module(stage).Config)
-        if name not in SET_BY_STUDY
-    ]
+    config = importlib.import_module(stage).Config
+    flags = [name for name in fields_of(config) if name not in SET_BY_STUDY]
     if flag not in flags:
         near = difflib.get_close_matches(flag, flags, 1)
         meant = f", did you mean {near[0]}?" if near else ";"

@@ -30,8 +30,9 @@ def test_a_sentence_speaks_of_cells_that_its_experiment_has(name):
     holes = list(HOLE.finditer(ANSWERS[name]))
     assert len(holes) >= 2
     for match in holes:
-        for term in read_terms(match[2], name):
-            assert term.cell in cells, term
+        assert read_terms(f"{match[2]}({match[3]})", name)  # a quantity that rules know
+        assert {match[3], match[4]} <= cells
+    assert ANSWERS[name].count("{") == len(holes)
     assert ANSWERS[name].endswith(".")
 
 

@@ -198,7 +198,7 @@ def test_one_recipe_by_hand_in_its_order(tmp_path, toy_model):
 
 
 def test_speeds_on_a_gpu_are_rows():
-    """docs/speed.md's table of the H100: tokens/s, shares and peaks of results/gpu/first_gpu.jsonl."""
+    """docs/speed.md's table of the H100: tokens/s, shares and peaks of results/gpu."""
     rows = read_rows(str(Path(ROOT, "results", "gpu", "first_gpu.jsonl")))
     known = set()
     for row in rows:

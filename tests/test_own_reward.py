@@ -140,7 +140,8 @@ def test_scalars_of_any_library_are_rewards(tmp_path, value, paid):
 
 @pytest.mark.parametrize(
     "value",
-    ["float('nan')", "-float('inf')", "1e19", "-1e300", "10**400", "np.float64(1e39)", "torch.tensor(float('nan'))",
+    ["float('nan')", "-float('inf')", "1e19", "-1e300", "10**400", "np.float64(1e39)"]
+    + ["torch.tensor(float('nan'))",
      "[1.0]", "np.array([1.0])", "torch.ones(3)", "'1'", "None", "1j", "{}", "np.complex64(1)", "b'1'",
      "__import__('decimal').Decimal(1)", "response.encode", "(x for x in response)", "'long' * 10_000",
      "np.ones((50, 50))"],
