@@ -240,4 +240,4 @@ def drop_state_of_finished(result: str, out: str) -> None:
 
 def has_newer_state(result: str, out: str) -> bool:
     state = os.path.join(f"{stem(out)}.resume", "state.pt")
-    return os.path.exists(state) and os.path.getmtime(state) >= os.path.getmtime(result)
+    return os.path.exists(state) and os.path.getmtime(state) > os.path.getmtime(result)

@@ -36,7 +36,7 @@ def load_reward(spec: str, example: Problem) -> Callable[..., float] | None:
 
     "random" and "format" -> those of control_rewards.py. "" -> None: the grader is the reward.
 
-    A reward is one finite number within float32: a Python, numpy or torch scalar, or a bool, which
+    A reward is one finite number of at most 1e18: a Python, numpy or torch scalar, or a bool, which
     counts as 1.0 or 0.0.
 
     The function is called once with `example` before any work starts. An exception that it raises
@@ -167,7 +167,7 @@ def check_by_calling(function: Callable, name: str, flag: str, example: Problem)
 
 
 def checked(value: object, gave: str, where: str) -> float:
-    """The value as a float; NotAReward where it is not one finite number within float32."""
+    """The value as a float; NotAReward where it is not one finite number up to LARGEST."""
     number = value
     if isinstance(value, torch.Tensor | np.ndarray | np.generic) and value.ndim == 0:
         number = value.item()

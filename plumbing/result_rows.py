@@ -164,8 +164,7 @@ def is_done(config, task: str, facts: dict) -> bool:
         return False
     name = name_of(config)
     if name not in [row["name"] for row in same]:
-        evaluator = same[-1].get("facts", {}).get("evaluator")
-        append(config, facts, same[-1], evaluator)
+        append(config, facts, same[-1], same[-1].get("facts", {}).get("evaluator"))
         print0(f"{task}: {name} has the weights of {same[-1]['name']}, whose row it gets")
         return True
     evaluator = {"code": same[0].get("facts", {}).get("evaluator")}
