@@ -58,7 +58,7 @@ def check_number(name: str, value: float) -> None:
             raise UserError(f"--{name} {value} must lie in {RANGES[name]}{of_zero}")
     low, high = FP32
     if isinstance(value, float) and value != 0 and not low <= abs(value) <= high:
-        raise UserError(f"--{name} {value} is no number in fp32; give 0, or {low} to {high}")
+        raise UserError(f"--{name} {value} is no number in fp32; give one between {low} and {high}")
 
 
 def lies_in(value: float, interval: str) -> bool:

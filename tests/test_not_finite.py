@@ -101,7 +101,7 @@ def test_every_preset_lies_in_its_ranges():
 def test_what_fp32_does_not_know_is_refused(script, flag, value):
     with pytest.raises(UserError) as error:
         parse(script, f"--{flag}={value}")
-    assert str(error.value).startswith(f"--{flag} {float(value)} is no number in fp32; give 0, or")
+    assert str(error.value).startswith(f"--{flag} {float(value)} is no number in fp32; give one")
 
 
 @pytest.mark.parametrize(
