@@ -24,8 +24,9 @@ import sys
 from dataclasses import replace
 
 from data import UserError
+from data.files import only_print
 from plumbing.presets import CHECKPOINTS
-from study.experiment import Experiment, is_toy, stems_of
+from study.experiment import Experiment, at_scale, is_toy, stems_of
 from study.experiments import DEFAULT, EXPERIMENTS
 from study.jobs import Study, all_jobs, stems_for
 from study.listing import print_list
@@ -159,6 +160,7 @@ def read_experiment(args) -> Experiment:
         raise UserError(f"--on {args.on} says where --vary changes something; give --vary, too")
     if args.checkpoints:
         experiment = replace(experiment, stems=",".join(stems_in(args.checkpoints)))
+    experiment = at_scale(experiment, args.preset)
     if not args.vary and not args.recipe:
         return experiment
     from study import vary  # needs torch
@@ -232,6 +234,8 @@ def main(argv: list[str]) -> None:
     try:
         experiment, study = what_to_run(args)
         jobs = all_jobs(study, experiment, stems_for(study, experiment))
+        if args.list or args.plan or args.dry_run:
+            only_print()
         if args.list:
             print_list(args.workers)
         elif args.plan:

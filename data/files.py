@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +34,13 @@ ADVICE = {
 }
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 JSON_BYTES = 2**29  # no JSON file that is read as a whole is nearly so large
+
+
+def only_print() -> None:
+    """From here on the command only prints: it ends without a word where a reader has enough, as
+    `head` has. (A command that trains must not end so.)"""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 class FileError(OSError):

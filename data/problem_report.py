@@ -15,6 +15,7 @@ import os
 import tempfile
 
 from data import UserError, problem_check
+from data.files import only_print
 from data.jsonl import one_line
 from data.problem import Problem
 from data.problems import load_problems
@@ -36,6 +37,7 @@ def main(*argv: str) -> None:
         "--tokenizer", default="", help="toy, dolma2 or a tokenizer.json; default what is here"
     )
     flags = parser.parse_args(argv)
+    only_print()
     try:
         report(flags.name, *flags.tests, tokenizer=flags.tokenizer)
     except (UserError, OSError) as error:

@@ -15,7 +15,7 @@ import sys
 import torch
 
 from data import UserError
-from data.files import write_aside
+from data.files import only_print, write_aside
 from data.tokenizer import get_tokenizer
 from model import ModelConfig, Transformer
 from plumbing.checked import Facts, check_content, facts_hash, not_finite
@@ -96,6 +96,7 @@ def print_facts(*paths: str) -> None:
     """`python model.py CHECKPOINT.pt`"""
     if len(paths) != 1:
         sys.exit("usage: python model.py CHECKPOINT.pt")
+    only_print()
     try:
         print(json.dumps(read_facts(paths[0]), indent=2))
     except OSError as error:

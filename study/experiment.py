@@ -6,13 +6,14 @@ line of evaluate.py asks the same weights in another way. In a line,
 
     [--steps 300]             is of the toy scale, and left out at others
     [1e-3|4e-5]               is the one at toy scale, the other elsewhere
+    [sft.py --steps 1144]     is a recipe of the toy scale alone
     {hard sft} {hard rl}      are the flags of training on the hard family: toy-hard, or MATH
     {hard task} {task}        are what is evaluated: of the hard family, of the preset's own
     {folder} {stem}           are the seed's folder and the checkpoint's name
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from plumbing.presets import CHECKPOINTS, TASKS
 
@@ -68,6 +69,21 @@ def filled(line: str, preset: str, **names: str) -> str:
     for name, value in names.items():
         line = line.replace("{" + name + "}", value)
     return " ".join(line.split())
+
+
+def at_scale(experiment: Experiment, preset: str) -> Experiment:
+    """Its commands as they are at this preset, without the recipes of another scale.
+
+    {folder} and {stem} stay: jobs.py fills them for every cell.
+    """
+    recipes = {}
+    for name, (start, line) in experiment.recipes.items():
+        line = filled(line, preset)
+        if line:
+            recipes[name] = (start, line)
+    copies = {name: filled(steps, preset) for name, steps in experiment.copies.items()}
+    evaluate = filled(experiment.evaluate, preset)
+    return replace(experiment, recipes=recipes, copies=copies, evaluate=evaluate)
 
 
 def stems_of(experiment: Experiment, preset: str) -> list[str]:

@@ -25,7 +25,7 @@ CORE = {
 # after 200, 0.72 after 300, 0.75 after 400. It still rises then, and in other cells faster: the
 # experiment `length` has twice the steps.
 LONG_STEPS = 300
-LONG = f" --steps {LONG_STEPS}"
+LONG = f" [--steps {LONG_STEPS}]"  # elsewhere RL takes the steps of its preset
 
 
 def long(recipes: Recipes) -> Recipes:
@@ -45,7 +45,7 @@ def some(*names: str) -> Recipes:
 
 def rl(flags: str, steps: int = LONG_STEPS) -> tuple[str, str]:
     """Direct RL with other flags."""
-    return ("base", f"grpo.py --steps {steps} {flags}".strip())
+    return ("base", f"grpo.py [--steps {steps}] {flags}".strip())
 
 
 RL = some("rl")
@@ -59,16 +59,19 @@ ALONE = RL | {
     "rl-21-32": rl("--data toy:21+32"),
 }
 
+# The recipe sft makes 16 passes at toy scale, and 61 elsewhere.
 LADDER = AFTER_SFT | {
-    "sft-1": ("base", "sft.py --steps 19"),
-    "sft-4": ("base", "sft.py --steps 75"),
-    "sft-61": ("base", "sft.py --steps 1144"),
+    "sft-1": ("base", "sft.py --steps [19|156]"),
+    "sft-4": ("base", "sft.py --steps [75|625]"),
+    "sft-16": ("base", "[|sft.py --steps 2500]"),
+    "sft-61": ("base", "[sft.py --steps 1144]"),
     "sft-1.rl": ("sft-1", "grpo.py" + LONG),
     "sft-4.rl": ("sft-4", "grpo.py" + LONG),
-    "sft-61.rl": ("sft-61", "grpo.py" + LONG),
+    "sft-16.rl": ("sft-16", "[|grpo.py]"),
+    "sft-61.rl": ("sft-61", f"[grpo.py --steps {LONG_STEPS}]"),
 }
 
-TAIL_SAMPLES = "evaluate.py --task toy --n 256 --k 1,8,32,64,128,256"
+TAIL_SAMPLES = "evaluate.py --task {task} --n 256 --k 1,8,32,64,128,256"
 TAIL = RL | {
     "draw-1": ("base", TAIL_SAMPLES + " --seed 1000"),
     "draw-2": ("base", TAIL_SAMPLES + " --seed 2000"),
@@ -113,12 +116,15 @@ LENGTH = some("rl", "parallel") | {
     "parallel-600": ("base", "parallel.py --steps 600"),
 }
 
-AS_RL_SAMPLES = "evaluate.py --task toy --n 128 --k 1,8,32,128 --temperature 1 --top_p 1"
+AS_RL_SAMPLES = "evaluate.py --task {task} --n 128 --k 1,8,32,128 --temperature 1 --top_p 1"
 TAKEOFF = some("sft", "sft-gold", "rl", "sft.rl", "sft-gold.rl", "parallel") | {
     "at-1": ("base", AS_RL_SAMPLES),
     "sft.at-1": ("sft", AS_RL_SAMPLES),
     "sft-gold.at-1": ("sft-gold", AS_RL_SAMPLES),
 }
+
+# Also of other scales.
+ANYWHERE = dict(long=True, anywhere=True)
 
 EXPERIMENTS = {
     "core": Experiment(
@@ -126,7 +132,7 @@ EXPERIMENTS = {
         long(CORE),
         stems="all",
         seeds=8,
-        long=True,
+        **ANYWHERE,
         figure="gains",
     ),
     "takeoff": Experiment(
@@ -134,11 +140,11 @@ EXPERIMENTS = {
         TAKEOFF,
         stems="all",
         seeds=8,
-        long=True,
+        **ANYWHERE,
         figure="takeoff",
     ),
     "controls": Experiment(
-        "Is it the reward that teaches?", CONTROLS, seeds=6, long=True, against="base"
+        "Is it the reward that teaches?", CONTROLS, seeds=6, **ANYWHERE, against="base"
     ),
     "alone": Experiment(
         "Does a kind of problem get worse because others share its batch, or for lack of signal?",
@@ -149,7 +155,7 @@ EXPERIMENTS = {
         kind="3,2",
     ),
     "ladder": Experiment(
-        "Does deeper SFT make RL sharpen?", LADDER, seeds=6, long=True, figure="ladder"
+        "Does deeper SFT make RL sharpen?", LADDER, seeds=6, **ANYWHERE, figure="ladder"
     ),
     "edge": Experiment(
         "Does RL reach what pre-training did not teach?",
@@ -173,7 +179,7 @@ EXPERIMENTS = {
         "Does dividing the advantage by the deviation, or by the mean, help hard problems?",
         NORMALISE,
         seeds=6,
-        long=True,
+        **ANYWHERE,
         against="rl",
     ),
     "forgetting": Experiment(
@@ -198,7 +204,7 @@ EXPERIMENTS = {
         "Which problems does RL solve that the base did not solve in 256 samples?",
         TAIL,
         seeds=6,
-        long=True,
+        **ANYWHERE,
         figure="tail",
     ),
 }
@@ -209,14 +215,14 @@ EXPERIMENTS["figure5"] = Experiment(
     RL,
     stems="all",
     seeds=8,
-    long=True,
+    **ANYWHERE,
     figure="base against rl",
 )
 EXPERIMENTS["figure15"] = Experiment(
     "How many passes should SFT make?",
     {name: recipe for name, recipe in LADDER.items() if not name.endswith(".rl")},
     seeds=6,
-    long=True,
+    **ANYWHERE,
     against="base",
     figure="sft passes",
 )

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from plumbing.presets import CHECKPOINTS
-from study.experiment import Experiment, filled, stems_of
+from study.experiment import Experiment, at_scale, filled, stems_of
 from study.experiments import CORE
 from study.recipes import WRITTEN
 from study.runner import Job
@@ -49,6 +49,7 @@ QUICK_STEMS = ["30K", "60K"]
 
 def all_jobs(study: Study, experiment: Experiment, stems: list[str]) -> list[Job]:
     """The commands of all seeds, every pre-training first."""
+    experiment = at_scale(experiment, study.preset)
     first = []
     others = []
     for seed in range(study.seeds):
@@ -210,7 +211,7 @@ class JobsOfSeed:
         """The steps after which a recipe keeps copies, "50,100"."""
         if self.study.quick:
             return "1"
-        return filled(self.experiment.copies[recipe], self.study.preset)
+        return self.experiment.copies[recipe]
 
     def copies(self, recipe: str, made: str) -> list[Job]:
         """The evaluations of a recipe's copies."""
@@ -246,7 +247,7 @@ class JobsOfSeed:
             flags += ["--task", self.study.task]
         if self.study.checkpoints:
             flags += ["--out", os.path.join(self.folder, "results.jsonl")]
-        more = filled(self.experiment.evaluate, self.study.preset)
+        more = self.experiment.evaluate
         flags += shlex.split(more)
         what = f"{name} evaluation"
         if more:  # a cell that two experiments ask in their own ways

@@ -3,7 +3,7 @@
 import textwrap
 
 from study.durations import seconds_of
-from study.experiment import Experiment
+from study.experiment import Experiment, at_scale
 from study.experiments import DEFAULT, EXPERIMENTS
 from study.jobs import Study, all_jobs, stems_for
 from study.recipes import WRITTEN
@@ -19,6 +19,7 @@ def print_list(workers: int) -> None:
 
 def print_one(name: str, experiment: Experiment, workers: int) -> None:
     preset = "toy" if experiment.recipes else experiment.preset
+    experiment = at_scale(experiment, preset)
     study = Study(preset, "controlled", experiment.seeds, "out/none")
     stems = stems_for(study, experiment)
     jobs = all_jobs(study, experiment, stems)

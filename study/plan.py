@@ -19,6 +19,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from data.files import only_print
 from data.tokenizer import get_tokenizer
 from model import PRESETS as MODELS
 from model import ModelConfig
@@ -35,6 +36,7 @@ def main(script: str, argv: list[str]) -> None:
     """`python <stage>.py --plan ...`; under torchrun the first process speaks."""
     if not is_rank0():
         return
+    only_print()
     stage = script.removesuffix(".py")
     _, flags_of_stage = read_machine(script, argv, "1B")
     config, shape = read_config(stage, flags_of_stage)

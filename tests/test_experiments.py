@@ -12,7 +12,7 @@ from data import UserError
 from plumbing.checkpoint import save_checkpoint
 from study import vary
 from study.durations import seconds_of
-from study.experiment import stems_of
+from study.experiment import at_scale, stems_of
 from study.experiments import DEFAULT, EXPERIMENTS
 from study.jobs import Study, all_jobs, stems_for
 from study.own_experiments import note_own, read_own
@@ -48,8 +48,8 @@ def refusal(*flags) -> str:
 
 @pytest.mark.parametrize("name", sorted(EXPERIMENTS.keys() - {"public"}))
 def test_every_recipe_starts_from_one_that_is_there(name):
-    experiment = EXPERIMENTS[name]
-    assert experiment.question.endswith(("?", "rows."))
+    assert EXPERIMENTS[name].question.endswith(("?", "rows."))
+    experiment = at_scale(EXPERIMENTS[name], "toy")
     for recipe, (start, line) in experiment.recipes.items():
         assert start == "base" or start in experiment.recipes, recipe
         assert line.split()[0] in ("sft.py", "grpo.py", "parallel.py", "evaluate.py")
@@ -73,7 +73,7 @@ def test_cells_that_experiments_share_are_the_same_commands():
 def test_the_ladder_has_as_many_updates_as_passes():
     """600 problems in batches of 32: 18.75 updates a pass."""
     for recipe, passes in (("sft-1", 1), ("sft-4", 4), ("sft-61", 61)):
-        words = EXPERIMENTS["ladder"].recipes[recipe][1].split()
+        words = at_scale(EXPERIMENTS["ladder"], "toy").recipes[recipe][1].split()
         assert round(int(words[words.index("--steps") + 1]) / 18.75) == passes
 
 
@@ -199,7 +199,7 @@ def test_what_is_on_or_off_may_vary():
         (["--from", "/nowhere"], "no such folder"),
         (["--checkpoints", "/nowhere"], "cannot read /nowhere"),
         (["--only", "nothing"], "invalid choice: 'nothing'"),
-        (["--only", "core", "--preset", "1B"], "give --preset toy, or make one of --vary"),
+        (["--only", "edge", "--preset", "1B"], "give --preset toy, or make one of --vary"),
     ],
 )
 def test_wrong_names_are_one_line_that_says_what_there_is(flags, words):

@@ -15,10 +15,14 @@ from model import PRESETS, Transformer
 from plumbing.flags import parse_flags
 from plumbing.presets import CHECKPOINTS
 from study.experiment import Experiment, filled, stems_of
+from study.experiments import EXPERIMENTS
 from study.paper_experiments import PAPER_EXPERIMENTS
 from study.runner import Job
 
-CASES = [(name, preset) for preset in ("toy", "1B", "1B-60B", "4B") for name in PAPER_EXPERIMENTS]
+OF_ALL_SCALES = [*PAPER_EXPERIMENTS]
+OF_ALL_SCALES += [name for name, one in EXPERIMENTS.items() if one.anywhere and one.recipes]
+OF_ALL_SCALES = list(dict.fromkeys(OF_ALL_SCALES))
+CASES = [(name, preset) for preset in ("toy", "1B", "1B-60B", "4B") for name in OF_ALL_SCALES]
 
 
 def read(job: Job, preset: str):
@@ -76,6 +80,25 @@ def test_words_in_brackets_are_of_a_scale():
     )
     words = Experiment("?", {}, stems="second,last")
     assert stems_of(words, "1B") == ["4B", "44B"] and stems_of(words, "4B") == ["28B"]
+
+
+def test_passes_of_sft_at_both_scales():
+    """16 passes are the recipe sft of the toy, 61 that of the paper: each is there once."""
+    toy, large = (
+        lines("--only", "ladder", "--preset", preset, "--seeds", "1") for preset in ("toy", "1B")
+    )
+    assert [line for line in toy if "3.6M.sft-61.pt --setting controlled --steps 300" in line]
+    trained = [line for line in large if line.startswith("sft.py --ckpt o/44B.pt")]
+    steps = [line.split("--steps ")[1].split()[0] for line in trained if "--steps" in line]
+    assert steps == ["156", "625", "2500"] and len(trained) == 4
+    assert not [line for line in large if "sft-61" in line]
+    assert not [line for line in large if line.startswith("grpo.py") and "--steps" in line]
+
+
+def test_a_flag_of_a_scale_can_be_varied():
+    """A line with words in brackets is filled before its flags are read."""
+    flags = ("--only", "settings", "--vary", "grpo.kl=0,1e-3", "--on", "3.6M.rl-4-updates")
+    assert [line for line in lines(*flags) if "--mini_batches 4 --kl 1e-3" in line]
 
 
 def test_one_run_makes_the_checkpoints_of_a_configuration():

@@ -51,6 +51,18 @@ def test_files_and_units_need_no_torch():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+@pytest.mark.parametrize(
+    "words", ["excursions.py --only core --preset 1B --dry_run", "model.py docs/toy.pt"]
+)
+def test_a_reader_who_has_enough_is_no_error(words):
+    """As in `excursions.py --list | head`."""
+    process = subprocess.Popen(
+        [sys.executable, *words.split()], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == -signal.SIGPIPE
+
+
 def test_one_process_is_its_own_world():
     assert (ranks.rank(), ranks.world()) == (0, 1)
     assert (ranks.all_sum(2), ranks.all_max(3.5), ranks.all_min(-1)) == (2.0, 3.5, -1.0)

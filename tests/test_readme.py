@@ -5,6 +5,9 @@ import re
 
 from conftest import ROOT
 
+from study.experiments import EXPERIMENTS
+from study.listing import print_list
+
 README = open(os.path.join(ROOT, "README.md")).read()
 
 
@@ -36,3 +39,34 @@ def test_every_file_is_in_a_map():
 
 def test_every_picture_is_there():
     assert not missing(re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))
+
+
+def rows_of_experiments():
+    """[(name, what, minutes, found)] of the table of experiments."""
+    table = README.split("| NAME |")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.split("|")[1:5]] for line in table.split("\n")[2:]]
+
+
+def test_every_experiment_of_the_report_is_in_the_table_with_its_minutes(capsys):
+    print_list(2)
+    listed = capsys.readouterr().out
+    report = open(os.path.join(ROOT, "results", "toy", "report.md")).read()
+    names = []
+    for name, _, minutes, _ in rows_of_experiments():
+        name = name.strip("`")
+        names.append(name)
+        of_name = listed.split(f"\n{name} ")[1].split("\n" + " " * 13)
+        cells = " ".join(of_name[1:]).split("\n")[0]
+        assert re.search(r"(\d+)\s+min\b", cells)[1] == minutes, name
+    of_report = set(re.findall(r"^## (\w+)(?=: )", report, flags=re.M))
+    assert of_report & EXPERIMENTS.keys() - set(names) == set()
+
+
+def test_numbers_without_a_rule_stand_in_the_section_of_the_report():
+    report = open(os.path.join(ROOT, "results", "toy", "report.md")).read()
+    for name, _, _, found in rows_of_experiments():
+        name = name.strip("`")
+        section = report.split(f"\n## {name}: ")[1].split("\n## ")[0]
+        told = re.sub(r"[^ ]+ ?(\[[^]]*\])?<!--.*?-->", "", found)
+        for number in re.findall(r"\d+\.\d+(?: \[.*?\])?|\b\d{2,}\b", told):
+            assert number in section, (name, number)
