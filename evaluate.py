@@ -124,7 +124,7 @@ def main(config: Config) -> None:
     missing = result_rows.missing(config, tasks, facts)
     opened = open_tasks(config, missing, model, encoding, facts)  # all, before the first one runs
     install_fast(model, config)  # whole on every rank
-    for task in result_rows.to_do(config, missing, facts):
+    for task in result_rows.to_do(config, missing, facts):  # another process may have done some
         clock = time.time()
         if is_likelihood(task):
             result = evaluate_general(model, encoding, task, facts, config, opened[task])

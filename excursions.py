@@ -149,7 +149,7 @@ def read_experiment(args) -> Experiment:
             f"--only {args.only} sorts problems by how often the base solves them, and --quick's "
             "solve none; leave out --quick"
         )
-    if experiment.long and not experiment.anywhere and args.preset != "toy":
+    if experiment.with_core and not experiment.anywhere and args.preset != "toy":
         raise UserError(
             f"--only {args.only} is of the toy world; give --preset toy, or make "
             "one of --vary and --recipe"
@@ -219,7 +219,7 @@ def default_folder(args, experiment: Experiment) -> str:
     if args.checkpoints:
         name = os.path.basename(os.path.abspath(args.checkpoints))
         return os.path.join("out", f"{name}-study")
-    name = f"{args.preset}-study" if experiment.long and is_toy(args.preset) else args.preset
+    name = f"{args.preset}-study" if experiment.with_core and is_toy(args.preset) else args.preset
     return os.path.join("out", name)
 
 

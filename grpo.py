@@ -81,8 +81,8 @@ class Groups:
     rewards: torch.Tensor | None = None  # (P, n)
     right: torch.Tensor | None = None  # (P, n) the grader's verdicts
     advantages: torch.Tensor | None = None  # (P, n)
-    kept: int | None = None  # groups of the step over all ranks, where dynamic sampling chose them
-    old_logp: list[list[torch.Tensor]] | None = None  # P x n x (response,); None: a single update
+    kept: int | None = None  # how many dynamic sampling kept, over all ranks; None without it
+    old_logp: list[list[torch.Tensor]] | None = None  # P x n tensors (tokens,); None: one update
     seconds: dict[str, float] = field(default_factory=dict)  # what took how long
 
 
@@ -122,7 +122,7 @@ def group_advantages(rewards: torch.Tensor, normalize: str = "std") -> torch.Ten
     "std": (r - mean) / (unbiased std + 1e-6), as in GRPO (Shao et al. 2024).
     "none": r - mean, as in Dr. GRPO (Liu et al. 2025).
     "mean": (r - mean) / (mean + 1e-6), as in MaxRL (2602.02710): rare successes weigh most.
-    A group whose rewards are all equal gets exactly 0.
+    A group whose rewards are all equal gets exactly 0 (by other_advantages, "pass@1" apart).
     """
     if normalize not in ("std", "none", "mean"):  # "loo", "pass@4"
         return other_advantages(rewards, normalize)
@@ -171,7 +171,7 @@ def denominator(kind: str, lengths, sequence, n_tokens, n_rollouts, max_response
     """What the loss of each token is divided by before all are summed: a number, or (R,).
 
     lengths (S,) tokens of a pack's responses, sequence (R,) the response of each token. The counts
-    are of the mini-batch over all ranks: memory and ranks change no objective but micro-mean's.
+    are of the mini-batch over all ranks, so only micro-mean depends on ranks and micro_tokens.
     """
     if kind == "sequence-mean":  # every rollout weighs the same: GRPO (Shao et al. 2024)
         return n_rollouts * lengths[sequence]
@@ -213,17 +213,16 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
     counted = [r for g in chosen for r in groups.rollouts[g] if packs.has_loss(r, config)]
     n_tokens = sum(len(r.tokens) for r in counted)
     total = all_sums({"tokens": n_tokens, "rollouts": len(counted)})
-    counts = (total["tokens"], total["rollouts"], config.max_response)
     token_sums = TokenSums()
     for members in packs.packs_of_groups(groups, chosen, config):
-        if members is None:  # other ranks have more
+        if members is None:  # other ranks still have passes, and FSDP needs all ranks in each
             idle_pass(model, reference)
             continue
         packed = packs.pack_members(groups, members)
         ref_logp = reference_logprobs(reference, packed, config.temperature)  # (R,) or None
         logp, _, entropy = response_logprobs(model, packed, config.temperature)  # (R,)
         advantage, sampler_logp, old_logp = packs.token_values(groups, members, packed)  # (R,) each
-        old_logp = logp.detach() if old_logp is None else old_logp
+        old_logp = logp.detach() if old_logp is None else old_logp  # then the ratio is 1
         loss, metrics = policy_loss(
             logp, old_logp, advantage, ref_logp, config.clip_low, config.clip_high,
             config.dual_clip, config.kl, sampler_logp, config.tis,
@@ -231,7 +230,10 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
         if has_other_loss(config):  # GSPO, CISPO, an entropy bonus
             loss, clipping = other_loss(loss, logp, old_logp, advantage, entropy, packed, config)
             metrics |= clipping
-        loss = loss / denominator(config.loss, packed.lengths, packed.sequence, *counts)
+        loss = loss / denominator(
+            config.loss, packed.lengths, packed.sequence, total["tokens"], total["rollouts"],
+            config.max_response,
+        )  # fmt: skip
         loss.sum().backward()
         mismatch = (logp.detach() - sampler_logp).abs()  # of trainer and sampler
         metrics |= {"loss": loss, "entropy": entropy, "mismatch": mismatch}
@@ -260,7 +262,8 @@ def draw_groups(run: Run, step: int) -> Groups:
 
 def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=None) -> None:
     """The steps of a run. `collect` (plumbing/rl_options.py) hands the weights to the sampler, and
-    calls draw_groups; update_of_step(step, groups) -> metrics is `update`, or parallel.py's own."""
+    calls draw_groups; update_of_step(step, groups) -> metrics is `update`, or parallel.py's own.
+    before_step(step) -> its seconds: SFT steps of parallel.py's other modes."""
     config = run.config
     moving = run.reference if config.ref_every else None  # a reference to save with the policy
     resume = Resume(run.out, config, run.model, *optimizers, origin=run.parent, reference=moving)
@@ -280,7 +283,7 @@ def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=N
             stopping = stop.asked()
             if done < config.steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
-            gc.collect()  # on every rank now, since a pause of one would be a pause of all
+            gc.collect()  # on all ranks at once, since each waits for the slowest
     facts = make_facts(config, lineage(run.parent, recipe), config.steps, run.parent)
     resume.finish(run.out, facts)
 

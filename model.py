@@ -24,7 +24,9 @@ torch.set_float32_matmul_precision("highest")  # fp32 means fp32: parity comes b
 @dataclass(frozen=True)
 class ModelConfig:
     vocab_size: int = 100_278  # ids that the tokenizer has; dolma2
-    padded_vocab_size: int = 100_352  # rows of embedding and head; the rest is never sampled
+    padded_vocab_size: int = (
+        100_352  # rows of embedding and head; those past vocab_size are never drawn
+    )
     d_model: int = 2048
     n_layers: int = 16
     n_heads: int = 16
@@ -47,12 +49,12 @@ class ModelConfig:
 
 # The toy scales depart from OLMo2's initialisation on purpose: with it, a model of width 64 learns
 # facts within minutes, but no copying. With a large embedding and half the gain on what blocks add,
-# the token stays readable. With unit gains q.k / sqrt(16) is at most about 4, and softmax stays
-# flat; gains of 2 make that 16. Attention can be sharp then, and a short RoPE period helps it.
+# the token stays readable. With unit gains q.k / sqrt(16) is seldom over 4, and softmax stays flat;
+# gains of 2 make that 16. Attention can be sharp then, and a short RoPE period helps it.
 TOY_INIT = dict(embed_std=1.0, linear_std=0.0, head_std=0.02, post_norm_gain=0.5, qk_norm_gain=2.0)
 OLMO2_1B = ModelConfig()  # OLMo-2-0425-1B: 1,484,916,736 parameters
 PRESETS = {
-    # A vocabulary of 0: the tokenizer decides. 0.15M parameters besides embedding and head.
+    # vocab, padded (0: the tokenizer's), d_model, layers, heads, kv heads, d_ff. 0.15M inside.
     "toy": ModelConfig(0, 0, 64, 3, 4, 4, 176, max_seq_len=2048, rope_theta=500.0, **TOY_INIT),
     "toy-large": ModelConfig(0, 0, 128, 3, 8, 8, 352, 2048, rope_theta=500.0, **TOY_INIT),  # 0.6M
     # 19M parameters.
@@ -97,7 +99,7 @@ def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     return torch.addcmul(x.float() * cos, swapped, sin).to(x.dtype)
 
 
-def causal_attention(lengths: list[int], device: torch.device):  # device: for fast/'s version
+def causal_attention(lengths: list[int], device: torch.device):  # fast/ needs device
     """`attend` for packed sequences: a token sees itself and what came before in its sequence."""
 
     def attend(layer, q, k, v):  # q (N, n_heads, head_dim); k, v (N, n_kv_heads, head_dim)
@@ -228,7 +230,7 @@ class Transformer(nn.Module):
         stds = {"embed_tokens.weight": config.embed_std, "lm_head.weight": config.head_std}
         for name, p in self.named_parameters():
             if p.ndim == 2:
-                std = stds.get(name, config.linear_std) or p.shape[1] ** -0.5
+                std = stds.get(name, config.linear_std) or p.shape[1] ** -0.5  # 0: by fan in
                 drawn = torch.empty(p.shape)  # on the CPU: the same bits wherever the model is
                 nn.init.trunc_normal_(drawn, std=std, a=-3 * std, b=3 * std, generator=generator)
                 p.copy_(drawn)

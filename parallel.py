@@ -3,10 +3,10 @@
     python parallel.py --ckpt out/toy/3.6M.pt                  # M_t -> M_t^Parallel
     torchrun --nproc_per_node=8 parallel.py --ckpt out/1B/20B.pt
 
-The algorithm box of the paper (its figure 8) is `average_step`; averaging halves the effective rate
-of each side. The RL half is grpo.py's, the SFT half is sft.py's. If RL has several mini-batches,
-each is averaged with an SFT batch of its own, as in the authors' code. Three other ways to combine
-the two (--mode interleave, curriculum, sum) are in plumbing/modes.py.
+The algorithm box of the paper (its figure 8) is `average_step`. At a weight of 1/2 averaging halves
+the effective rate of each side. The RL half is grpo.py's, the SFT half is sft.py's. If RL has
+several mini-batches, each is averaged with an SFT batch of its own, as in the authors' code. Three
+other ways to combine the two (--mode interleave, curriculum, sum) are in plumbing/modes.py.
 """
 
 from dataclasses import dataclass
@@ -71,10 +71,10 @@ def average_step(
     rl_norm = clipped_step(model, rl_optimizer, grad_clip)
     with torch.no_grad():
         for p, c in zip(parameters, copy):  # swap: the model is theta again, the copy is RL's
-            after_rl = p.clone()
+            moved = p.clone()
             p.copy_(c)
-            c.copy_(after_rl)
-            del after_rl  # so that only one tensor is there besides the copy
+            c.copy_(moved)
+            del moved  # so that only one tensor is there besides the copy
     sft = sft_backward()
     sft_norm = clipped_step(model, sft_optimizer, grad_clip)
     with torch.no_grad():

@@ -31,7 +31,7 @@ from plumbing.watchdog import phase
 
 @dataclass(frozen=True, kw_only=True)
 class Config(LoggedFlags):
-    preset: str = "toy"  # scale: toy, small, 1B, 1B-60B, 4B
+    preset: str = "toy"  # scale: toy, toy-large, small, 1B, 1B-60B, 4B
     data: str = "toy"  # toy, dolmino-50B, dolmino-60B, or text and jsonl files joined by commas
     tokenizer: str = "dolma2"  # toy, dolma2, or the path of a Hugging Face tokenizer.json
     out: str = ""  # folder of the checkpoints; default out/<preset>
@@ -108,7 +108,9 @@ def main(config: Config) -> None:
             set_lr(optimizer, lr)
             total_nll = 0.0
             for tokens in pad_to_longest_rank(micro_batches):
-                if tokens is None:  # other ranks have more, and a sharded pass needs all ranks
+                if (
+                    tokens is None
+                ):  # other ranks still have passes, and FSDP needs all ranks in each
                     idle_pass(model)
                     continue
                 tokens = tokens.to(device(), non_blocking=True)
@@ -135,7 +137,7 @@ def main(config: Config) -> None:
             stopping = stop.asked()
             if done < steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
-            gc.collect()  # on every rank now, since a pause of one would be a pause of all
+            gc.collect()  # on all ranks at once, since each waits for the slowest
     pretrain_run.end(config, folder, resume)
 
 

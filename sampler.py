@@ -22,7 +22,7 @@ from model import Transformer
 @dataclass
 class Rollout:
     tokens: list[int]  # the response, with its eos where it ended by itself
-    logprobs: list[float]  # of these tokens at the sampling temperature, before any cut by top_p
+    logprobs: list[float]  # of these tokens at the sampling temperature, as if top_p were 1
     finished: bool  # False where max_new_tokens cut it
     key: int = 0  # of its randomness
 
@@ -70,7 +70,7 @@ class Sampler:
         budgets = check_lengths(self.model, prompts, n, max_new_tokens)
         keys = rollout_keys(seed, step, problem_ids or range(len(prompts)), n)
         asked = [prompt for prompt in prompts for _ in range(n)]
-        requests = [Request(*parts) for parts in zip(asked, budgets, keys)]
+        requests = [Request(*parts) for parts in zip(asked, budgets, keys, strict=True)]
         waiting = deque(requests)
         empty = list(range(min(self.slots, len(requests))))
         live = []  # the requests that decode
@@ -178,8 +178,8 @@ def check_lengths(model: Transformer, prompts, n: int, max_new_tokens) -> list[i
         raise ValueError("sample() needs prompts, each of at least one token")
     total = len(prompts) * n
     budgets = [max_new_tokens] * total if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    if len(budgets) != total or min(budgets) < 1:
-        raise ValueError("max_new_tokens must be 1 or more for every rollout")
+    if len(budgets) != total or min(budgets, default=0) < 1:
+        raise ValueError("n must be 1 or more, and so must max_new_tokens, for every rollout")
     longest = max(map(len, prompts)) + max(budgets)
     limit = model.config.max_seq_len
     if longest > limit:
@@ -191,13 +191,8 @@ def check_lengths(model: Transformer, prompts, n: int, max_new_tokens) -> list[i
 def draw(logits, u, temperature: float, top_p: float, nucleus=None):
     """One token for each row of logits (A, V), a function of u (A,), uniform in [0, 1).
 
-    Its simplest form inverts the cumulative distribution:
-
-        cumulative = logits.softmax(-1).cumsum(-1)          # (A, V)
-        token = (cumulative > u[:, None]).int().argmax(-1)  # the first that passes u
-
-    The code draws from the same distribution through a tree of sums of neighbours, so that rounding
-    seldom changes a token (data/draws.py).
+    The first token whose cumulative probability passes u would do. This draws from the same
+    distribution through a tree of sums (data/draws.py), where rounding seldom changes a token.
 
     -> (tokens, their log-probs), (A,) each. The log-probs are those of the whole distribution at
     the temperature, whatever top_p cuts. `nucleus`: fast/'s quicker `likeliest`, or None.

@@ -69,7 +69,7 @@ def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "me
     lengths = [len(example.prompt) + len(example.response) for example in mine]
     total_nll = 0.0
     for group in pad_to_longest_rank(split_by_tokens(lengths, micro_tokens)):
-        if group is None:  # other ranks have more, and a sharded pass needs all ranks
+        if group is None:  # other ranks still have passes, and FSDP needs all ranks in each
             idle_pass(model)
             continue
         packed = pack([mine[i].prompt for i in group], [mine[i].response for i in group])
@@ -119,7 +119,7 @@ def main(config: Config) -> None:
             stopping = stop.asked()
             if done < config.steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
-            gc.collect()  # on every rank now, since a pause of one would be a pause of all
+            gc.collect()  # on all ranks at once, since each waits for the slowest
     facts = identity.make_facts(config, identity.lineage(parent, recipe), config.steps, parent)
     resume.finish(out, facts)
 

@@ -79,6 +79,7 @@ TAKEN_BACK = re.compile(
     (?: 's | [ ]is | [ ]was | [ ]am )?
     [ ] (?: \w+ [ ] )?
     (?: wrong | incorrect | mistaken | not[ ]right | not[ ]correct ) \b
+    (?! - | [ ] angle | [ ] of \b )                 # "it is not right-angled"
   | \b i[ ]made[ ]an? [ ] (?: \w+ [ ] )? (?: mistake | error ) \b
     """,
     re.VERBOSE | re.IGNORECASE,

@@ -6,11 +6,11 @@ r"""The only judge: does a response end in the right answer? Reward and verdict 
 
 Which answers count. For math: `\boxed{...}`, in any form (data/boxes.py). For gsm8k: `\boxed{...}`,
 `#### N`, the words "the answer is N" and a line "A: N", since base models often write neither mark.
-The last one counts: a model may correct itself. It may not hedge: a box that is empty, unclosed,
-taken back ("Wait, that is wrong") or followed by "or" is no answer. Boxes with only
-commas or "and" between them are one list. A box or `#### N` stands although a sentence or a
-heading without a readable number follows it. What comes after an end-of-text mark ("</s>"), or a
-question that the model invents ("Question:", "Q:", "Problem:"), is not read.
+The last one counts: a model may correct itself. An empty or unclosed box is passed over. It may not
+hedge: nothing counts if the last answer is taken back ("Wait, that is wrong") or an "or" follows.
+Boxes with only commas, "and" or "or" between them are one list. A box or `#### N` stands although a
+sentence or a heading without a readable number follows it. What comes after an end-of-text mark
+("</s>"), or a question that the model invents ("Question:", "Q:", "Problem:"), is not read.
 
 What is equal. Numbers are compared as exact fractions: 0.5 = 1/2, but 0.25 is not 25%. All else is
 compared form by form in data/latex.py: "18 or 20" is right only if the reference answer says so.
@@ -36,7 +36,7 @@ def grade(response: str, answer: str, kind: str = "math", rule: str = "ours") ->
     """True if the last committed answer of `response` equals the reference `answer`.
 
     `kind` is "gsm8k", "math", or "ordered", the toy world's: math whose bare lists ("5, 4") keep
-    their order, and whose boxes are taken as they stand, each by itself and with braces.
+    their order, whose boxes each stand alone and with braces, and that has no end-of-text mark.
     """
     assert kind in KINDS, f"unknown kind {kind!r}"
     assert rule in ("ours", "authors"), f"unknown rule {rule!r}"
@@ -61,8 +61,8 @@ def reward(
 ) -> float:
     """1.0 if right; `format_score` if wrong but with exactly one readable final answer; else 0.0.
 
-    The paper sets it to 0.1 (its code in effect paid 0). A model can easily earn it by boxing many
-    things, hence "exactly one". For gsm8k that one must be made of numbers.
+    The paper sets it to 0.1 (its code in effect paid 0). Boxing many things would earn it easily,
+    hence "exactly one". For gsm8k that one must be made of numbers.
     """
     if grade(response, answer, kind, rule):
         return 1.0
@@ -82,7 +82,7 @@ def committed(response: str, kind: str, claims: bool = True) -> list[str]:
     """All answers in the response, in order; for gsm8k, `claims` adds those in plain words.
 
     If the last boxes form one list, that is appended. Nothing is committed if the last answer is
-    taken back, or is one of two that "or" connects.
+    taken back, or if "or" connects it with the one before, and the two are not such a list.
     """
     text = read_part(response, kind)
     marks = answer_marks.boxed_marks(text, bare=kind != "ordered")

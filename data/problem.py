@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from data import UserError
 
 # The authors' words.
 INSTRUCTION = "Let's think step by step and output the final answer within \\boxed{}."
@@ -74,3 +76,12 @@ def places(unit: str, numbers: Sequence[int], most: int = 5) -> str:
     more = len(numbers) - len(shown)
     last = f"{more:,} more" if more else shown.pop()
     return f"{unit}s {', '.join(shown)} and {last}"
+
+
+def with_kind(problems: list[Problem], kind: str) -> list[Problem]:
+    """The problems, all graded by `kind` (--kind), or as they are where it is "". UserError."""
+    if not kind:
+        return problems
+    if kind not in KINDS:
+        raise UserError(f"--kind {kind}: choose {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    return like(problems, [replace(p, kind=kind) for p in problems])

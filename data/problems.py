@@ -9,25 +9,16 @@ Every stage builds its prompts here, so training and testing cannot drift apart.
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from data import UserError, sources, toy
-from data.problem import INSTRUCTION, KINDS, Problem, like
+from data.problem import INSTRUCTION, Problem
 from data.sources import NAMES
 
 
 def prompt_text(problem: Problem) -> str:
     """The authors' zero-shot prompt; the response follows without chat roles."""
     return f"{problem.question} {INSTRUCTION}\n"
-
-
-def few_shot_text(problem: Problem, shots: list[Problem]) -> str:
-    """Each shot as its zero-shot prompt, first solution and a blank line; then the problem's."""
-    text = ""
-    for shot in shots:
-        text += f"{prompt_text(shot)}{shot.solutions[0]}\n\n"
-    return text + prompt_text(problem)
 
 
 def load_problems(name: str, split: str = "train", marks: bool = False) -> list[Problem]:
@@ -50,15 +41,6 @@ def load_problems(name: str, split: str = "train", marks: bool = False) -> list[
         f"unknown problem set {name!r}; choose one of {', '.join(NAMES)}, "
         "or give the path of a .jsonl file"
     )
-
-
-def with_kind(problems: list[Problem], kind: str) -> list[Problem]:
-    """The problems, all graded by `kind` (--kind), or as they are where it is ""."""
-    if not kind:
-        return problems
-    if kind not in KINDS:
-        raise UserError(f"--kind {kind}: choose {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-    return like(problems, [replace(p, kind=kind) for p in problems])
 
 
 def is_toy(problem: Problem) -> bool:

@@ -30,7 +30,9 @@ from plumbing.optimizer import adamw
 from sampler import Cache, Request, Sampler, sample
 from sft import sft_backward
 
-path = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1].endswith(".pt") else ROOT / "docs/toy.pt"
+# A notebook's own arguments ("-f kernel.json") are none of ours.
+named = [word for word in sys.argv[1:2] if not word.startswith("-")]
+path = named[0] if named else ROOT / "docs/toy.pt"
 try:
     model, facts = load_checkpoint(str(path))
 except OSError as error:
@@ -174,7 +176,8 @@ b. Divide by nothing: group_advantages(rewards, "none"). Which of 6, 7 and 8 cha
    the step in 8 hardly?
 c. Let the policy lose a right token: moved = -0.3 in 7. Is it clipped? And a wrong token (another
    t) that gains 0.3?
-d. Average with weight 0.9 in 9. At which weight does log p of the right responses rise most?
+d. Average with weight 0.9 in 9, and call likelihoods() after it. At which weight does log p of the
+   right responses rise most?
 e. With p = 1 % right, how many rollouts must a group have so that half of all groups hold a right
    one? (1 - (1 - p)^n = 1/2; study/experiments.py, experiment border.)
 f. Read the right responses in 5 against the problem. In one of them every equation is true, but one

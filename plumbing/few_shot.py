@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.authors import authors_few_shot_text
-from data.problems import Problem, few_shot_text, load_problems, prompt_text, with_kind
+from data.problem import Problem, with_kind
+from data.problems import load_problems, prompt_text
 from data.sources import counted, is_named
 from plumbing import checkpoint
 from plumbing.batches import generator
@@ -49,6 +50,14 @@ def ask(config, task: str, model, encoding) -> Asked:
     longest = max(map(len, prompts)) + config.max_response
     checkpoint.check_length(model, longest, "the longest prompt + --max_response")
     return Asked(problems, texts, prompts)
+
+
+def few_shot_text(problem: Problem, shots: list[Problem]) -> str:
+    """Each shot as its zero-shot prompt, first solution and a blank line; then the problem's."""
+    text = ""
+    for shot in shots:
+        text += f"{prompt_text(shot)}{shot.solutions[0]}\n\n"
+    return text + prompt_text(problem)
 
 
 def build_prompts(

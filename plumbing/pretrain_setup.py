@@ -91,11 +91,17 @@ def steps_for(tokens: int, config) -> int:
 
 
 def checkpoints_to_keep(config, folder: str) -> dict[int, str]:
-    """Number of steps -> path of the checkpoint that is kept after them."""
-    paths = {}
+    """Number of steps -> path of the checkpoint that is kept after them. Raises UserError."""
+    names = {}
     for name in config.keep.split(","):
-        paths[steps_for(count(name), config)] = os.path.join(folder, f"{name}.pt")
-    return paths
+        steps = steps_for(count(name), config)
+        other = names.setdefault(steps, name)
+        if other != name:
+            raise UserError(
+                f"--keep {config.keep}: {other} and {name} are the same step, {steps:,}; leave one "
+                f"out (a step has {config.batch * config.seq_len:,} tokens)"
+            )
+    return {steps: os.path.join(folder, f"{name}.pt") for steps, name in names.items()}
 
 
 def keep_checkpoint(path: str, model: Transformer, config, done: int, origin: dict) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from data import UserError, lock
 from data.benchmarks import BENCHMARKS
 from data.grader import extract, grade
-from data.problems import NAMES, with_kind
+from data.problem import with_kind
+from data.problems import NAMES
 from data.sources import counted, is_named
 from plumbing.files import append_row, read_rows
 from plumbing.flags import check

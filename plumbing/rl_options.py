@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from data.held_out import train_and_val
-from data.problems import Problem, prompt_text, with_kind
+from data.problem import Problem, with_kind
+from data.problems import prompt_text
 from plumbing.copies import keep_copy, steps_to_keep
 from plumbing.examples import print_set
 from plumbing.flags import check

@@ -34,8 +34,8 @@ ANSWERS = {
         "{pass@1: 3.6M.rl - 3.6M}."
     ),
     "alone": (
-        "The kind (3,2): trained alone, its pass@32 {pass@32[3,2]: 3.6M.rl-32-50 - 3.6M}; in "
-        "a batch with all kinds it {pass@32[3,2]: 3.6M.rl - 3.6M}."
+        "The shape (3,2): trained alone, its pass@32 {pass@32[3,2]: 3.6M.rl-32-50 - 3.6M}; in "
+        "a batch with all shapes it {pass@32[3,2]: 3.6M.rl - 3.6M}."
     ),
     "ladder": (
         "With RL after one pass of SFT pass@32 {pass@32: 3.6M.sft-1.rl - 3.6M.sft-1}, after "
@@ -50,7 +50,7 @@ ANSWERS = {
     ),
     "border": (
         "With 6 groups of 64 rollouts a step instead of 96 of 4 pass@1 "
-        "{=pass@1: 3.6M.rl-6x64 - 3.6M.rl-96x4}, and pass@32 of the kind (3,2) "
+        "{=pass@1: 3.6M.rl-6x64 - 3.6M.rl-96x4}, and pass@32 of the shape (3,2) "
         "{=pass@32[3,2]: 3.6M.rl-6x64 - 3.6M.rl-96x4}."
     ),
     "normalise": (

@@ -30,7 +30,7 @@ def value(study: Study, cell: str, quantity: str, group: str = "") -> Estimate |
 
 
 def level_groups(study: Study, cell: str) -> list[str]:
-    """The kinds of problems that a cell was asked, as groups of a Term: "1,2", "2,1", ..."""
+    """The shapes of problems that a cell was asked, as groups of a Term: "1,2", "2,1", ..."""
     stem, recipe = study.cell(cell)
     levels = set()
     for row in study.rows.get((study.task_of(stem, recipe), stem, recipe), {}).values():

@@ -43,7 +43,7 @@ def short(names: list[str]) -> list[str]:
 
 
 def draw_dots(study: Study, experiment: Experiment):
-    """pass@1 and the widest pass@k of every cell, of all problems or of the experiment's kind."""
+    """pass@1 and the widest pass@k of every cell, of all problems or of the experiment's shape."""
     names = cells_there(study, experiment)
     if not names:
         return None
@@ -51,11 +51,11 @@ def draw_dots(study: Study, experiment: Experiment):
     wide = min(cells.ks_of(study, name)[-1] for name in names)
     for ax, k in zip(axes, (1, wide)):
         for x, name in enumerate(names):
-            estimate = cells.value(study, name, f"pass@{k}", experiment.kind)
+            estimate = cells.value(study, name, f"pass@{k}", experiment.shape)
             put_dots(ax, x, estimate, colour(study.cell(name)[1]))
         ax.set_xticks(range(len(names)), short(names), rotation=30, ha="right")
-        of_kind = f" of kind ({experiment.kind})" if experiment.kind else ""
-        ax.set(ylabel=f"pass@{k}{of_kind} (%)", ylim=(0, 102))
+        of_shape = f" of shape ({experiment.shape})" if experiment.shape else ""
+        ax.set(ylabel=f"pass@{k}{of_shape} (%)", ylim=(0, 102))
         ax.grid(axis="x", visible=False)
     return fig
 
@@ -68,7 +68,7 @@ GAINS += [("sft-gold.rl", "sft-gold", "RL after SFT-Gold")]
 
 
 def draw_gains(study: Study, experiment: Experiment):
-    """What RL changes at the last checkpoint, in all and by kind of problem."""
+    """What RL changes at the last checkpoint, in all and by shape of problem."""
     stem = study.last
     pairs = []
     for after, before, label in GAINS:
@@ -105,7 +105,7 @@ def draw_gains(study: Study, experiment: Experiment):
 
 
 def found_in_words(found: list[tuple[str, Estimate]]) -> str:
-    """ "up on (1,2), (2,2); down on (3,2)", of the kinds whose interval leaves out 0."""
+    """ "up on (1,2), (2,2); down on (3,2)", of the shapes whose interval leaves out 0."""
     sides = {"higher": [], "lower": []}
     for group, estimate in found:
         side = direction(estimate)
@@ -115,10 +115,10 @@ def found_in_words(found: list[tuple[str, Estimate]]) -> str:
     parts = []
     for side, word in (("higher", "up"), ("lower", "down")):
         if len(sides[side]) == n:
-            return f"{word} on every kind"
+            return f"{word} on every shape"
         if sides[side]:
             parts.append(f"{word} on {', '.join(sides[side])}")
-    return "; ".join(parts) or "undecided on every kind"
+    return "; ".join(parts) or "undecided on every shape"
 
 
 # ---------------------------------------------------------------------------------- every problem
@@ -147,7 +147,7 @@ def draw_scatter(study: Study, experiment: Experiment):
         pyplot().close(fig)
         return None
     handles, labels = next(ax for ax in axes if ax.has_data()).get_legend_handles_labels()
-    fig.legend(handles, labels, title="kind", loc="outside right upper", frameon=False)
+    fig.legend(handles, labels, title="shape", loc="outside right upper", frameon=False)
     return fig
 
 

@@ -337,7 +337,7 @@ def draw_by_group(study: Study, figure: str, recipes: list[str]):
     recipes = [recipe for recipe in recipes if recipe in there]
     groupings = {}
     for label, grouping in (
-        ("kind of problem", problems_by_level),
+        ("shape of problem", problems_by_level),
         ("the base's pass@1", problems_by_band),
     ):
         groups = grouping(study, stem, study.task)

@@ -112,7 +112,7 @@ def summarise(values_of_seeds: dict[int, dict]) -> Estimate | None:
 def combine(groups: list[dict[int, dict]]) -> Estimate | None:
     """The sum of the means of several groups of problems, each as in `summarise`.
 
-    A difference between kinds of problems is such a sum, where the values of one kind are negative.
+    A difference between shapes of problems is such a sum: the values of one are negative.
     Seeds count that all groups have; None where there is none.
     """
     seeds = sorted(set.intersection(*[set(group) for group in groups]))

@@ -87,7 +87,7 @@ FIGURES = {
     "shapes": Figure(
         [recipe for recipe in RECIPES if recipe != WRITTEN],
         drawing.draw_by_group,
-        "The last checkpoint by kind of problem and by how often its base solves it. Look for "
+        "The last checkpoint by shape of problem and by how often its base solves it. Look for "
         "problems that gain while others lose pass@32: expansion and sharpening in one run.",
         last_only=True,
     ),
@@ -98,7 +98,7 @@ OF_EXPERIMENTS = {
     "dots": (dots.draw_dots, "A dot is a seed; beside it the mean with its 95 % interval."),
     "gains": (
         dots.draw_gains,
-        "What RL adds to what it starts from, in all and by kind of problem; a dot is a seed. "
+        "What RL adds to what it starts from, in all and by shape of problem; a dot is a seed. "
         "Above the line in both rows is expansion; above in the upper and below in the lower row "
         "is sharpening.",
     ),
@@ -109,9 +109,9 @@ OF_EXPERIMENTS = {
     ),
     "takeoff": (
         takeoff_figure.draw_takeoff,
-        "A dot is a kind of problem at a checkpoint in a seed; kinds without a right sample stand "
+        "A dot is a shape of problem at a checkpoint in a seed; those without a right sample stand "
         "at half of one. The black curve, fitted to the dots above and below the line of 50 %, is "
-        "the share of kinds that take off. It was found by looking at core's first six seeds, so "
+        "the share of shapes that take off. It was found by looking at core's first six seeds, so "
         "nothing about core was predicted here.",
     ),
     "ladder": (dots.draw_ladder, "SFT of one to 61 passes, and the same RL from each."),

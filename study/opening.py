@@ -17,7 +17,8 @@ SPELLED = {
     "sft.rl": "RL after SFT on one solution",
     "sft-gold.rl": "RL after SFT on all solutions",
     "parallel": "every step averages an RL update and an SFT update",
-    "rl-written": "direct RL with the paper's written reward, 0.1 for a well-formed wrong answer",
+    "rl-written": "direct RL in the paper's written setting: 0.1 for a well-formed wrong answer, "
+    "and a KL term",
 }
 
 RULE = (
@@ -61,7 +62,7 @@ def question(study: Study) -> str:
 
 
 def what_rl_did(study: Study) -> list[str]:
-    """A sentence on each RL that was run at the last checkpoint, by kind of problem first."""
+    """A sentence on each RL that was run at the last checkpoint, by shape of problem first."""
     lines = []
     stem = study.last
     wide = f"pass@{study.ks(study.task)[-1]}"
@@ -76,10 +77,10 @@ def what_rl_did(study: Study) -> list[str]:
         groups = cells.level_groups(study, stem)
         for group in ["", *groups]:
             found.append((group, cells.difference(study, name, start, wide, group)))
-        by_kind = f" By kind of problem {wide} is {found_in_words(found)}." if groups else ""
+        by_shape = f" By shape of problem {wide} is {found_in_words(found)}." if groups else ""
         paper = paper_difference(after, before)
         lines.append(
-            f"- **{label}** at {stem} tokens: {claim(narrow, widest)}.{by_kind} Over all problems "
+            f"- **{label}** at {stem} tokens: {claim(narrow, widest)}.{by_shape} Over all problems "
             f"pass@1 {change(narrow)}, and {wide} {change(widest)}."
             f"{at_others(study, after, before, wide)} The paper, at 44B tokens on GSM8K: {paper} "
             "points of pass@1 / pass@32."

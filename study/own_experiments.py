@@ -14,6 +14,7 @@ from data.files import read_json, write_text
 from study.experiment import Experiment
 
 FILE = "experiments.json"
+RENAMED = {"long": "with_core", "kind": "shape"}  # as older code called these fields
 
 
 def read_own(folder: str) -> dict[str, Experiment]:
@@ -25,6 +26,7 @@ def read_own(folder: str) -> dict[str, Experiment]:
     found = {}
     for name, values in read_json(path, advice, advice).items():
         try:
+            values = {RENAMED.get(field, field): value for field, value in values.items()}
             recipes = {recipe: (start, line) for recipe, (start, line) in values["recipes"].items()}
             found[name] = Experiment(**{**values, "recipes": recipes})
         except (TypeError, ValueError, KeyError, AttributeError):

@@ -23,7 +23,9 @@ TARGETED = "pretrain.py --preset toy --data toy-targeted --tokens 5.4M --keep 3.
 LARGE = "pretrain.py --preset toy-large --keep 2.4M,3.6M"
 TARGETED_STEMS = dict.fromkeys(["targeted-3.6M", "targeted-5.4M"], TARGETED)
 LARGE_STEMS = dict.fromkeys(["large-2.4M", "large-3.6M"], LARGE)
-ON_HARD = dict(seeds=4, long=True, anywhere=True, evaluate="--task {hard task}", task="toy-hard")
+ON_HARD = dict(
+    seeds=4, with_core=True, anywhere=True, evaluate="--task {hard task}", task="toy-hard"
+)
 
 
 def hard_table(configuration: str, stems: str, pretrain: dict) -> Experiment:
@@ -45,7 +47,7 @@ WIDE_STEMS = dict.fromkeys(["wide-1.5M", "wide-2.4M", "wide-3.6M"], WIDE)
 
 AVERAGED = "parallel.py --sft_schedule constant [--steps 300] --sft_lr "
 TRAJECTORIES = {
-    "parallel-high": ("base", AVERAGED + "[1e-3|4e-5]"),
+    "parallel-high": ("base", AVERAGED + "{lr of sft}"),
     "parallel-middle": ("base", AVERAGED + "[1e-4|1e-6]"),
     "parallel-low": ("base", AVERAGED + "[1e-5|1e-7]"),
 }
@@ -73,11 +75,11 @@ DIFFERENCES = {
     "rl-1-update": ("base", "grpo.py --mini_batches 1"),
     "rl-4-updates": ("base", "grpo.py --mini_batches [4|8]"),
     "rl-micro-mean": ("base", "grpo.py --loss micro-mean"),
-    "sft-slow": ("base", "sft.py --lr [2.5e-4|1e-6]"),
+    "sft-slow": ("base", "sft.py --lr {lr of rl}"),
     "sft-sum": ("base", "sft.py --loss sum"),
     "sft-random": ("base", "sft.py --pick random"),
     "sft-in-order": ("base", "sft.py --no-shuffle"),
-    "controlled-sft.rl-fast": ("controlled-sft", "grpo.py --lr [1e-3|4e-5]"),
+    "controlled-sft.rl-fast": ("controlled-sft", "grpo.py --lr {lr of sft}"),
     "controlled-rl.top-p-1": ("controlled-rl", "evaluate.py --top_p 1 --task {task}"),
     "controlled-rl.authors-grader": ("controlled-rl", "evaluate.py --rule authors --task {task}"),
 }
@@ -145,7 +147,7 @@ for stem, (step, billions) in REVISIONS.items():
     PUBLIC[stem] = f"convert.py from-hf {repository} --revision {revision}"
 
 
-LIKE_CORE = dict(long=True, anywhere=True)
+LIKE_CORE = dict(with_core=True, anywhere=True)
 PAPER_EXPERIMENTS = {
     "figure4": Experiment(
         "Does targeted pre-training data or a larger model let direct RL gain more?",

@@ -10,6 +10,7 @@ the logarithm of a rate (study/takeoff.py), of a recipe at all checkpoints; in b
 this one.
 """
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from study.takeoff import border_by_seed
 FILE = os.path.join("results", "toy", "predictions.md")
 TERM = re.compile(r"([+-]?)\s*(?:([\d.]+)\*)?([a-z_]+(?:@\d+)?)(?:\[([^\]]+)\])?\(([^()]+)\)\s*")
 RANGE = re.compile(r"(>|<|within)\s*(-?[\d.]+)$")
-# Names of several kinds of problems together.
+# Names of several shapes of problems together.
 GROUPS = {
     "inside": ["(1,2)", "(2,1)", "(2,2)"],
     "edge": ["(2,3)", "(3,2)"],
@@ -208,13 +209,21 @@ def in_words(prediction: Prediction, verdict: Verdict) -> list[str]:
 
 
 def measured(prediction: Prediction, estimate: Estimate) -> str:
-    """ "+12.1 [+4.0, +20.2], 6 of 6 seeds up"; nats have three digits, points one."""
+    """ "+12.1 [+4.0, +20.2], 6 of 6 seeds up"; nats have three digits, points one.
+
+    A difference of borders, which are logarithms of rates, is told as the factor between the rates.
+    """
+    if all(term.quantity == "border" for term in prediction.terms):
+        low, high = map(math.exp, estimate.interval())
+        return f"x {math.exp(estimate.mean):.2f} [{low:.2f}, {high:.2f}], {count_up(estimate)}"
     in_points = all("@" in term.quantity or term.quantity == "general" for term in prediction.terms)
     return f"{estimate.with_interval(1 if in_points else 3)}, {count_up(estimate)}"
 
 
 def range_of(prediction: Prediction) -> str:
-    """ "predicted > 10", or "predicted within ±10"."""
+    """ "predicted > 10", "predicted within ±10", or of borders "predicted < x 1"."""
+    if all(term.quantity == "border" for term in prediction.terms):
+        return f"predicted {prediction.sign} x {math.exp(prediction.border):.3g}"
     if prediction.sign == "within":
         return f"predicted within ±{prediction.border:g}"
     return f"predicted {prediction.sign} {prediction.border:g}"

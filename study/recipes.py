@@ -15,7 +15,7 @@ NAMES = {
     "sft.rl": "SFT, then RL",
     "sft-gold.rl": "Gold, then RL",
     "parallel": "RL and SFT averaged",
-    WRITTEN: "direct RL, written reward",
+    WRITTEN: "direct RL, the written setting",
 }
 
 # The paper's figures that we draw, with their recipes.

@@ -31,7 +31,7 @@ def task_section(study: Study, task: str) -> list[str]:
         if task == "toy":
             note = "; shape (a,b): a operations on the first person, b on the second"
         parts += [
-            f"### {task} by kind of problem\n",
+            f"### {task} by shape of problem\n",
             f"{both}, in brackets the number of problems{note}.\n",
             levels,
         ]
@@ -43,7 +43,7 @@ def task_section(study: Study, task: str) -> list[str]:
             "brackets the number of problems, per seed where it differs. The samples that choose "
             "the band are also the base's values: the base looks too low in the low bands and too "
             "high in the top one (never solved means a pass@k of 0). So compare recipes with each "
-            "other here, and with the base by kind of problem.\n",
+            "other here, and with the base by shape of problem.\n",
             bands,
         ]
     return parts

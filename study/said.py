@@ -10,7 +10,7 @@ from study.paper_figures import before_and_after, spearman
 from study.report import MISSING, table
 from study.rows import BANDS, Study, name_of_band
 from study.sections import stems_there
-from study.takeoff import border_in_percent, counts, kinds
+from study.takeoff import border_in_percent, counts, shapes
 from study.takeoff_figure import LABELS
 
 DRAWS = 1000  # of the bootstrap
@@ -71,19 +71,19 @@ def number(correlation: float) -> str:
 
 
 def border_of_takeoff(study: Study, experiment: Experiment) -> str:
-    """How many kinds of problems took off, by their rate before; and where half of them do."""
+    """How many shapes of problems took off, by their rate before; and where half of them do."""
     lines = []
     for recipe, label in LABELS.items():
-        points = kinds(study, recipe)
+        points = shapes(study, recipe)
         if points:
             lines.append([label, *counts(points), border_in_percent(study, recipe) or MISSING])
     if not lines:
         return ""
     bands = [name_of_band(band) for band in BANDS]
     return (
-        "A kind of problem takes off if more than half of its samples are right after RL. How many "
-        "kinds did, by how many of their samples were right before, at RL's own temperature of 1; "
-        "and the rate at which half of them do:\n\n"
+        "A shape of problem takes off if more than half of its samples are right after RL. How "
+        "many shapes did, by how many of their samples were right before, at RL's own temperature "
+        "of 1; and the rate at which half of them do:\n\n"
         + table(["RL", *[f"{band} right before" for band in bands], "half take off at"], lines)
     )
 

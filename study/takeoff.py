@@ -1,10 +1,10 @@
-"""At what pass rate RL begins to work on a kind of problem.
+"""At what pass rate RL begins to work on a shape of problem.
 
-A kind of problem (a shape of the toy world) takes off if more than half of its samples are right
+A shape of problem, (a,b) in the toy world, takes off if more than half of its samples are right
 after RL, as tests sample. Its rate before is measured as RL samples, at temperature 1: far below
 the border too few groups hold a right rollout. The border is the rate at which a logistic curve,
-fitted to all kinds, checkpoints and seeds, is one half. It sums up a transition and is no constant:
-kinds and checkpoints have borders of their own.
+fitted to all shapes, checkpoints and seeds, is one half. It sums up a transition and is no
+constant: shapes and checkpoints have borders of their own.
 """
 
 import math
@@ -18,12 +18,12 @@ from study.rows import BANDS, Study, band_of
 
 OFF = 0.5  # share of samples that are right after RL
 AT_1 = "at-1"  # the cells that were asked once more as RL samples
-PULL = 0.02  # on the slope, so that the curve stays finite where one rate divides all kinds
+PULL = 0.02  # on the slope, so that the curve stays finite where one rate divides all shapes
 STEPS = 100  # of Newton's method
 
 
-class Kind(NamedTuple):
-    """One kind of problem at one checkpoint in one seed, before and after RL."""
+class Shape(NamedTuple):
+    """One shape of problem at one checkpoint in one seed, before and after RL."""
 
     seed: int
     stem: str
@@ -32,7 +32,7 @@ class Kind(NamedTuple):
     after: float
 
 
-def kinds(study: Study, recipe: str, stems: list[str] | None = None) -> list[Kind]:
+def shapes(study: Study, recipe: str, stems: list[str] | None = None) -> list[Shape]:
     """All that have rows of `recipe`, and at temperature 1 of what it starts from."""
     start = recipe.rpartition(".")[0]
     asked = f"{start}.{AT_1}" if start else AT_1
@@ -45,7 +45,7 @@ def kinds(study: Study, recipe: str, stems: list[str] | None = None) -> list[Kin
             rates = rates_by_level(after[seed])
             for level, rate in rates_by_level(before[seed]).items():
                 if level in rates:
-                    found.append(Kind(seed, stem, level, rate, rates[level]))
+                    found.append(Shape(seed, stem, level, rate, rates[level]))
     return found
 
 
@@ -58,19 +58,19 @@ def rates_by_level(row: dict) -> dict[str, float]:
     return {level: max(right[level], 0.5) / samples[level] for level in right}
 
 
-def has_taken_off(kind: Kind) -> bool:
-    return kind.after > OFF
+def has_taken_off(shape: Shape) -> bool:
+    return shape.after > OFF
 
 
-def curve(points: list[Kind]) -> tuple[float, float] | None:
+def curve(points: list[Shape]) -> tuple[float, float] | None:
     """(log of the border, slope) of the likeliest logistic curve in the log of the rate before.
 
-    None where all kinds take off, or none does: then no rate lies between.
+    None where all shapes take off, or none does: then no rate lies between.
     """
-    off = np.array([has_taken_off(kind) for kind in points], dtype=float)  # (K,)
+    off = np.array([has_taken_off(shape) for shape in points], dtype=float)  # (K,)
     if not 0 < off.sum() < len(off):
         return None
-    x = np.log([kind.before for kind in points])  # (K,)
+    x = np.log([shape.before for shape in points])  # (K,)
     centre = x.mean()
     columns = np.stack([np.ones(len(x)), x - centre], 1)  # (K, 2)
     pull = np.array([1e-6, PULL])
@@ -86,7 +86,7 @@ def curve(points: list[Kind]) -> tuple[float, float] | None:
     return float(centre - intercept / slope), float(slope)
 
 
-def border(points: list[Kind]) -> float | None:
+def border(points: list[Shape]) -> float | None:
     """The natural logarithm of the rate."""
     found = curve(points)
     return found[0] if found else None
@@ -100,10 +100,10 @@ def border_by_seed(study: Study, recipe: str, stems: list[str] | None = None) ->
     spread over sqrt(n) is its standard error. All are logarithms. {} where there is no border,
     with or without some seed.
     """
-    points = kinds(study, recipe, stems)
-    seeds = sorted({kind.seed for kind in points})
+    points = shapes(study, recipe, stems)
+    seeds = sorted({shape.seed for shape in points})
     whole = border(points)
-    without = [border([kind for kind in points if kind.seed != seed]) for seed in seeds]
+    without = [border([shape for shape in points if shape.seed != seed]) for seed in seeds]
     if whole is None or None in without:
         return {}
     middle = float(np.mean(without))
@@ -125,11 +125,11 @@ def in_percent(estimate: Estimate) -> str:
     return f"{middle:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def counts(points: list[Kind]) -> list[str]:
+def counts(points: list[Shape]) -> list[str]:
     """ "3 of 13" took off, in each of the bands that study/rows.py sorts problems by."""
     found = []
     for band in BANDS:
-        inside = [kind for kind in points if band_of(100 * kind.before) == band]
+        inside = [shape for shape in points if band_of(100 * shape.before) == band]
         off = sum(map(has_taken_off, inside))
         found.append(f"{off} of {len(inside)}" if inside else MISSING)
     return found

@@ -1,11 +1,11 @@
-"""The figure of study/takeoff.py: kinds of problems before and after RL, and the border between."""
+"""The figure of study/takeoff.py: shapes of problems before and after RL, and the border."""
 
 import numpy as np
 
 from study.drawing import pyplot
 from study.experiment import Experiment
 from study.rows import Study
-from study.takeoff import OFF, border_in_percent, curve, kinds
+from study.takeoff import OFF, border_in_percent, curve, shapes
 
 LABELS = {
     "rl": "direct RL",
@@ -17,17 +17,17 @@ SHADES = ["#a6cee3", "#1f78b4", "#08306b", "#33a02c", "#ff7f00"]  # earlier chec
 
 
 def draw_takeoff(study: Study, experiment: Experiment):
-    """A panel for each way to do RL: pass@1 of each kind after RL against that before."""
-    there = [recipe for recipe in LABELS if kinds(study, recipe)]
+    """A panel for each way to do RL: pass@1 of each shape after RL against that before."""
+    there = [recipe for recipe in LABELS if shapes(study, recipe)]
     if not there:
         return None
     size = (3.5 * len(there) + 0.5, 3.9)
     fig, axes = pyplot().subplots(1, len(there), figsize=size, sharey=True, layout="constrained")
     for ax, recipe in zip(np.atleast_1d(axes), there):
-        points = kinds(study, recipe)
+        points = shapes(study, recipe)
         for stem, hue in zip(study.stems, SHADES):
-            x = [100 * kind.before for kind in points if kind.stem == stem]
-            y = [100 * kind.after for kind in points if kind.stem == stem]
+            x = [100 * shape.before for shape in points if shape.stem == stem]
+            y = [100 * shape.after for shape in points if shape.stem == stem]
             ax.scatter(x, y, s=14, color=hue, alpha=0.8, linewidth=0, label=f"RL from {stem}")
         title = LABELS[recipe]
         found = curve(points)
@@ -35,7 +35,7 @@ def draw_takeoff(study: Study, experiment: Experiment):
             log_border, slope = found
             x = np.geomspace(0.02, 100, 200)
             y = 100 / (1 + np.exp(-slope * (np.log(x / 100) - log_border)))
-            ax.plot(x, y, color="black", linewidth=1, label="share of kinds that take off")
+            ax.plot(x, y, color="black", linewidth=1, label="share of shapes that take off")
             ax.axvline(100 * np.exp(log_border), color="black", linewidth=0.8, linestyle=":")
             without_interval = f"{100 * np.exp(log_border):.1f} %"
             title += f"\nhalf take off at {border_in_percent(study, recipe) or without_interval}"

@@ -76,6 +76,12 @@ def test_the_first_exercise_runs(tmp_path):
     assert float(before) == pytest.approx(float(after), abs=0.02)
 
 
+def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path):
+    """Whatever its name, docs/toy.pt is not shown in its place."""
+    done = subprocess.run([sys.executable, PROGRAM, "3.6M"], cwd=tmp_path, capture_output=True)
+    assert done.returncode and not done.stdout and done.stderr.count(b"\n") == 1
+
+
 def test_a_reader_has_minutes_for_it():
     with open(os.path.join(ROOT, "docs", "by_hand.py")) as file:
         source = file.read()

@@ -61,7 +61,7 @@ def test_cells_that_experiments_share_are_the_same_commands():
     """In one folder a cell of the same name must be made by the same command, so it runs once."""
     commands = {}
     for name, experiment in EXPERIMENTS.items():
-        if not experiment.long:
+        if not experiment.with_core:
             continue
         study = Study("toy", "controlled", 2, "o")
         for job in all_jobs(study, experiment, stems_for(study, experiment)):

@@ -212,7 +212,7 @@ def test_levels_and_bands(tmp_path, undrawn):
     assert cells(by_band, "rl")[1:] == [
         f"{mean(p)} / {100 * np.mean([counts[i] // 2 > 0 for i in p]):.1f}" for p in bands.values()
     ]
-    assert cells(by_kind.split("### toy by kind of problem")[1], "rl")[1].startswith(
+    assert cells(by_kind.split("### toy by shape of problem")[1], "rl")[1].startswith(
         mean(levels["(1,2)"])
     )
 

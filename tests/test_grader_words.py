@@ -139,6 +139,8 @@ LATER_MARKS = [
 
 # Boxes of any form, and several of them. kind = math
 BOXES = [
+    ("the angle is \\boxed{50}. So this is not right-angled.", "50", RIGHT),
+    ("so \\boxed{50}. This is not right.", "50", WRONG),
     ("so $x=\\boxed 7$.", "7", RIGHT),
     ("so \\[\\boxed 7\\]", "7", RIGHT),
     ("it is $\\boxed 42$", "42", RIGHT),

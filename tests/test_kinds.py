@@ -7,8 +7,8 @@ import pytest
 import evaluate
 from data import UserError
 from data.grader import reward
-from data.problem import KINDS, Problem
-from data.problems import NAMES, is_toy, load_problems, with_kind
+from data.problem import KINDS, Problem, with_kind
+from data.problems import NAMES, is_toy, load_problems
 from data.rows import row_to_problem
 from data.sources import counted
 from data.toy import FAMILIES

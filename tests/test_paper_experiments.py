@@ -9,11 +9,16 @@ import pytest
 from test_experiments import jobs_of, lines, refusal
 
 import excursions
+import grpo
 import parallel
+import sft
+from data.problems import load_problems
+from data.sources import DOCUMENTED
 from data.toy_text import CORPORA, documents
 from model import PRESETS, Transformer
-from plumbing.flags import parse_flags
+from plumbing.flags import fields_of, parse_flags
 from plumbing.presets import CHECKPOINTS
+from study import experiment
 from study.experiment import Experiment, filled, stems_of
 from study.experiments import EXPERIMENTS
 from study.paper_experiments import PAPER_EXPERIMENTS
@@ -90,7 +95,7 @@ def test_passes_of_sft_at_both_scales():
     assert [line for line in toy if "3.6M.sft-61.pt --setting controlled --steps 300" in line]
     trained = [line for line in large if line.startswith("sft.py --ckpt o/44B.pt")]
     steps = [line.split("--steps ")[1].split()[0] for line in trained if "--steps" in line]
-    assert steps == ["156", "625", "2500"] and len(trained) == 4
+    assert steps == ["157", "625", "2500"] and len(trained) == 4
     assert not [line for line in large if "sft-61" in line]
     assert not [line for line in large if line.startswith("grpo.py") and "--steps" in line]
 
@@ -208,3 +213,14 @@ def test_the_large_model_has_four_times_the_weights_and_the_toys_flags():
     large = Transformer(PRESETS["toy-large"]).num_parameters(embeddings=False)
     assert large / small == pytest.approx(4, rel=0.01)
     assert CHECKPOINTS["toy-large"] == CHECKPOINTS["toy"]
+
+
+def test_what_the_table_of_experiments_knows_of_the_stages():
+    """study/experiment.py needs no torch, so it has some of the stages' defaults again."""
+    sft_defaults = {name: fields_of(sft.Config)[name].default for name in experiment.OF_SFT}
+    assert sft_defaults == experiment.OF_SFT
+    assert fields_of(grpo.Config)["lr"].default == experiment.OF_RL["lr"]
+    for name, about in experiment.N_PROBLEMS.items():
+        least, most = DOCUMENTED.get((name, "train"), (600, 600))
+        assert 0.98 * least <= about <= 1.02 * most
+    assert len(load_problems("toy")) == experiment.N_PROBLEMS["toy"]

@@ -1,12 +1,22 @@
 """Predictions: the rules are read as they are written, and judged as the file says."""
 
 import json
+import math
 
 import pytest
 
 from data import UserError
+from study.estimates import Estimate, Part
 from study.experiments import EXPERIMENTS
-from study.predictions import Term, judge, prediction, read_predictions, read_terms
+from study.predictions import (
+    Term,
+    judge,
+    measured,
+    prediction,
+    range_of,
+    read_predictions,
+    read_terms,
+)
 from study.rows import Study
 from study.sections import prediction_table
 
@@ -81,6 +91,12 @@ def test_a_difference_of_kinds_is_paired_by_seed(study):
     verdict = judge(study, prediction("core-5", "words", rule + " > 49", "", "file"))
     assert verdict.estimate.mean == pytest.approx(50.0)
     assert verdict.word == "held" and verdict.estimate.error == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_difference_of_logarithms_is_told_as_a_factor():
+    one = prediction("takeoff-4", "words", "border(rl-6x64) - border(rl-96x4) < 0", "", "file")
+    text = measured(one, Estimate(math.log(2), [0.5, 0.9], [Part(0.01, 10)]))
+    assert text.startswith("x 2.00 [1.6") and range_of(one) == "predicted < x 1"
 
 
 def test_the_table_names_the_commit(study):

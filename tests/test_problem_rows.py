@@ -8,8 +8,8 @@ import pytest
 
 from data import UserError, toy
 from data.held_out import train_and_val
-from data.problem import Problem, Problems, like, places, question_id
-from data.problems import is_toy, load_problems, with_kind
+from data.problem import Problem, Problems, like, places, question_id, with_kind
+from data.problems import is_toy, load_problems
 from data.rows import last_boxed, row_to_problem, split_worked, without_thousands
 from data.sources import counted
 from data.tokenizer import get_tokenizer

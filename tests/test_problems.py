@@ -11,9 +11,10 @@ from data.authors import authors_few_shot_text
 from data.held_out import train_and_val
 from data.problem import question_id
 from data.problem_report import report
-from data.problems import INSTRUCTION, Problem, few_shot_text, load_problems, prompt_text
+from data.problems import INSTRUCTION, Problem, load_problems, prompt_text
 from data.rows import last_boxed, row_to_problem
 from data.sources import contamination, counted, load_openmath
+from plumbing.few_shot import few_shot_text
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 

@@ -1,5 +1,6 @@
 """The README's words about files and commands are true."""
 
+import ast
 import os
 import re
 
@@ -35,6 +36,18 @@ def test_every_file_is_in_a_map():
     named = set(re.findall(r"`(\w+/\w+\.py)`", files))
     assert len(there) > 80 and not [f for f in there if f"| `{f}` |" not in files]
     assert not missing(named)
+
+
+def test_a_file_is_described_in_its_own_first_words():
+    with open(os.path.join(ROOT, "docs", "files.md")) as f:
+        rows = re.findall(r"^\| `(\w+/\w+\.py)` \| (.*?)\.? \|$", f.read(), flags=re.M)
+    other = []
+    for path, words in rows:
+        with open(os.path.join(ROOT, path)) as f:
+            first = ast.get_docstring(ast.parse(f.read())).split("\n\n")[0].replace("\n", " ")
+        if not first.startswith(words):
+            other.append(path)
+    assert len(rows) > 80 and not other
 
 
 def test_every_picture_is_there():

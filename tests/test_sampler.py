@@ -236,6 +236,10 @@ def test_impossible_lengths_are_refused(model):
         sample(model, [[1] * 2040], max_new_tokens=10)
     with pytest.raises(ValueError, match="at least one token"):
         sample(model, [[1], []])
+    with pytest.raises(ValueError, match="n must be 1 or more"):
+        sample(model, [[1]], n=0)
+    with pytest.raises(ValueError):  # ids for some of the prompts
+        sample(model, [[1], [2]], n=2, problem_ids=[7])
 
 
 def test_nothing_of_a_former_rollout_is_read_by_the_plain_cache(monkeypatch):

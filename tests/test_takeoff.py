@@ -13,21 +13,21 @@ from study.estimates import combine
 from study.experiments import EXPERIMENTS
 from study.predictions import judge, prediction
 from study.rows import Study
-from study.takeoff import Kind, border, border_by_seed, border_in_percent, counts, curve, kinds
+from study.takeoff import Shape, border, border_by_seed, border_in_percent, counts, curve, shapes
 from study.takeoff_figure import draw_takeoff
 
 LEVELS = ["(1,2)", "(2,1)", "(2,2)", "(2,3)", "(3,2)"]
 
 
-def drawn(rng, seeds: int, border: float, slope: float = 3.0, spread: float = 0.0) -> list[Kind]:
-    """15 kinds a seed. Their chance to take off is a logistic curve; each seed has its own luck."""
+def drawn(rng, seeds: int, border: float, slope: float = 3.0, spread: float = 0.0) -> list[Shape]:
+    """15 shapes a seed. Their chance to take off is a logistic curve; each seed has its own luck."""
     found = []
     for seed in range(seeds):
         luck = rng.normal(0, spread)
         for i in range(15):
             rate = math.exp(rng.normal(math.log(0.03), 1.3))
             chance = 1 / (1 + math.exp(-slope * (math.log(rate / border) + luck)))
-            found.append(Kind(seed, "3.6M", str(i), rate, 0.9 if rng.random() < chance else 0.1))
+            found.append(Shape(seed, "3.6M", str(i), rate, 0.9 if rng.random() < chance else 0.1))
     return found
 
 
@@ -47,9 +47,9 @@ def test_it_is_the_likeliest_curve():
 
     def loss(log_border: float, slope: float) -> float:
         total = 0.02 / 2 * slope**2
-        for kind in points:
-            chance = 1 / (1 + math.exp(-slope * (math.log(kind.before) - log_border)))
-            total -= math.log(chance if kind.after > 0.5 else 1 - chance)
+        for shape in points:
+            chance = 1 / (1 + math.exp(-slope * (math.log(shape.before) - log_border)))
+            total -= math.log(chance if shape.after > 0.5 else 1 - chance)
         return total
 
     for step in ((0.02, 0), (-0.02, 0), (0, 0.02), (0, -0.02), (0.02, 0.02), (-0.02, 0.02)):
@@ -57,7 +57,9 @@ def test_it_is_the_likeliest_curve():
 
 
 def test_one_rate_that_divides_all_kinds():
-    points = [Kind(0, "a", str(i), rate, float(rate > 0.02)) for i, rate in enumerate((0.01, 0.04))]
+    points = [
+        Shape(0, "a", str(i), rate, float(rate > 0.02)) for i, rate in enumerate((0.01, 0.04))
+    ]
     assert math.exp(border(points)) == pytest.approx(0.02)
     assert border(points[:1]) is None and border(points[1:]) is None and border([]) is None
 
@@ -70,7 +72,7 @@ def test_the_interval_holds_the_truth(seeds, monkeypatch):
     held = 0
     for _ in range(300):
         points = drawn(rng, seeds, 0.03, spread=0.3)
-        monkeypatch.setattr("study.takeoff.kinds", lambda study, recipe, stems: points)
+        monkeypatch.setattr("study.takeoff.shapes", lambda study, recipe, stems: points)
         low, high = combine([border_by_seed(None, "rl")]).interval()
         held += low < truth < high
     assert 0.9 < held / 300 <= 0.99
@@ -93,7 +95,7 @@ def write_seed(folder, rates: dict[str, list[float]]):
 
 @pytest.fixture
 def study(tmp_path):
-    """Four seeds: kinds of 6 % and more take off under direct RL, those of 25 % after SFT. As tests
+    """Four seeds: shapes of 6 % and more take off under direct RL, those of 25 % after SFT. As tests
     sample, before RL, twice as many are right as RL sees.
     """
     folders = []
@@ -113,13 +115,13 @@ def study(tmp_path):
 
 
 def test_kinds_of_rows(study):
-    points = kinds(study, "rl")
-    assert len(points) == 20 and points[0] == Kind(0, "3.6M", "(1,2)", 0.5, 1.0)
+    points = shapes(study, "rl")
+    assert len(points) == 20 and points[0] == Shape(0, "3.6M", "(1,2)", 0.5, 1.0)
     assert points[4].before == pytest.approx(0.5 / 320)  # half a right one of 320
     assert counts(points) == ["0 of 4", "–", "7 of 8", "8 of 8"]
-    assert {kind.before for kind in kinds(study, "sft.rl")} == {kind.before for kind in points}
-    assert kinds(study, "sft.rl", ["3.6M"]) == kinds(study, "sft.rl")
-    assert kinds(study, "parallel") == [] and kinds(study, "rl", ["1.5M"]) == []
+    assert {shape.before for shape in shapes(study, "sft.rl")} == {shape.before for shape in points}
+    assert shapes(study, "sft.rl", ["3.6M"]) == shapes(study, "sft.rl")
+    assert shapes(study, "parallel") == [] and shapes(study, "rl", ["1.5M"]) == []
 
 
 def test_rules_speak_of_the_border(study):
@@ -134,14 +136,14 @@ def test_rules_speak_of_the_border(study):
 
 
 def test_no_border_without_some_seed_is_none(tmp_path):
-    """One seed alone has a kind that stays: without it no rate divides the kinds."""
+    """One seed alone has a shape that stays: without it no rate divides the shapes."""
     for seed in range(3):
         after = [1.0, 1.0, 1.0, 1.0, 1.0 if seed else 0.0]
         before = [0.5, 0.25, 0.125, 1 / 16, 1 / 32]
         rates = {"3.6M": before, "3.6M.at-1": before, "3.6M.rl": after}
         write_seed(tmp_path / f"seed{seed}", rates)
     study = Study([str(tmp_path / f"seed{seed}") for seed in range(3)])
-    assert border(kinds(study, "rl")) is not None
+    assert border(shapes(study, "rl")) is not None
     assert border_by_seed(study, "rl") == {} and border_in_percent(study, "rl") == ""
 
 

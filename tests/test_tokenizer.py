@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data import UserError, benchmarks, toy, toy_text
-from data.problems import few_shot_text, prompt_text
+from data.problems import prompt_text
 from data.tokenizer import (
     DOLMA2_ADDED,
     byte_of_char,
@@ -20,6 +20,7 @@ from data.tokenizer import (
     special_ids,
     to_json,
 )
+from plumbing.few_shot import few_shot_text
 
 DOLMA2 = Path(__file__).parents[2] / "shared/data/tokenizer/allenai_dolma2.json"
 needs_dolma2 = pytest.mark.skipif(not DOLMA2.exists(), reason=f"{DOLMA2} is not here")

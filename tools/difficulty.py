@@ -25,7 +25,8 @@ from pathlib import Path
 from data.files import read_json, write_aside, write_text
 from data.grader import grade
 from data.lock import exclusive
-from data.problems import Problem, load_problems, prompt_text, with_kind
+from data.problem import Problem, with_kind
+from data.problems import load_problems, prompt_text
 from data.sources import counted
 from plumbing import checkpoint
 from plumbing.batches import problem_keys
