@@ -67,10 +67,10 @@ class Sampler:
         of each prompt (default: its index), so that a rank which samples a part of a batch draws
         what one process would have drawn. ValueError where a prompt is empty or too long.
         """
-        budgets = check_lengths(self.model, prompts, n, max_new_tokens)
+        budgets = check_request(self.model, prompts, n, max_new_tokens, problem_ids)
         keys = rollout_keys(seed, step, problem_ids or range(len(prompts)), n)
         asked = [prompt for prompt in prompts for _ in range(n)]
-        requests = [Request(*parts) for parts in zip(asked, budgets, keys, strict=True)]
+        requests = [Request(*parts) for parts in zip(asked, budgets, keys)]
         waiting = deque(requests)
         empty = list(range(min(self.slots, len(requests))))
         live = []  # the requests that decode
@@ -172,10 +172,12 @@ def draw_tokens(requests: list[Request], logits: torch.Tensor, temperature, top_
         request.logprobs.append(logprob)
 
 
-def check_lengths(model: Transformer, prompts, n: int, max_new_tokens) -> list[int]:
+def check_request(model: Transformer, prompts, n: int, max_new_tokens, problem_ids) -> list[int]:
     """The budget of each of the len(prompts) * n rollouts; ValueError for what cannot work."""
     if not prompts or not all(prompts):
         raise ValueError("sample() needs prompts, each of at least one token")
+    if problem_ids and len(problem_ids) != len(prompts):
+        raise ValueError("problem_ids must be one number for every prompt")
     total = len(prompts) * n
     budgets = [max_new_tokens] * total if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if len(budgets) != total or min(budgets, default=0) < 1:

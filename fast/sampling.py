@@ -32,7 +32,7 @@ from plumbing.compilers import triton_lacks
 from plumbing.ranks import print0
 from plumbing.sharding import is_sharded, own_weights, refresh, whole
 from plumbing.transfer import send
-from sampler import Rollout, check_lengths, draw
+from sampler import Rollout, check_request, draw
 
 # Widths of a decode step on a GPU: a graph is recorded for each. For a width of 1 torch's compiler
 # would make code of its own.
@@ -129,7 +129,7 @@ class FastSampler:
         progress: bool = False,
     ) -> list[list[Rollout]]:
         """As `Sampler.sample`."""
-        budget = np.asarray(check_lengths(self.model, prompts, n, max_new_tokens))
+        budget = np.asarray(check_request(self.model, prompts, n, max_new_tokens, problem_ids))
         total = len(budget)
         columns = int(budget.max())
         self.temperature = temperature

@@ -238,7 +238,7 @@ def test_impossible_lengths_are_refused(model):
         sample(model, [[1], []])
     with pytest.raises(ValueError, match="n must be 1 or more"):
         sample(model, [[1]], n=0)
-    with pytest.raises(ValueError):  # ids for some of the prompts
+    with pytest.raises(ValueError, match="every prompt"):
         sample(model, [[1], [2]], n=2, problem_ids=[7])
 
 
