@@ -119,7 +119,7 @@ def evaluate_problems(model, encoding, asked: Asked, task: str, config: Config) 
 def main(config: Config) -> None:
     tasks = result_rows.tasks_of(config)
     config.check()
-    model, facts = checkpoint.open_parent(config)
+    model, facts = checkpoint.open_model(config)
     encoding = checkpoint.open_tokenizer(facts, model)
     missing = result_rows.missing(config, tasks, facts)
     opened = open_tasks(config, missing, model, encoding, facts)  # all, before the first one runs

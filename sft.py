@@ -84,7 +84,7 @@ def main(config: Config) -> None:
     config.check()
     recipe = "sft" if config.solutions == "one" else "sft-gold"
     out = checkpoint.output_path(config, recipe)
-    model, parent = checkpoint.open_parent(config)
+    model, parent = checkpoint.open_model(config)
     if identity.is_finished(out, config, parent):
         return
     checkpoint.check_length(model, config.max_prompt + config.max_response)

@@ -116,8 +116,8 @@ def stem(path: str) -> str:
     return re.sub(r"\.pt$", "", path)
 
 
-def open_parent(config) -> tuple[Transformer, dict]:
-    """The checkpoint that a recipe starts from, on this rank's device, and its facts."""
+def open_model(config) -> tuple[Transformer, dict]:
+    """The model of --ckpt, on this rank's device, and the facts of its checkpoint."""
     model, facts = load_checkpoint(config.ckpt, mmap=world() > 1)  # a node's ranks read one copy
     facts["tokenizer"] = tokenizer_of(facts, config.ckpt)
     return model.to(device()), facts

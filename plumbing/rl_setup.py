@@ -31,7 +31,7 @@ def set_up(config, recipe: str) -> Run | None:
     """All that a run needs besides its optimizers; None where its result is there already."""
     config.check()
     out = checkpoint.output_path(config, recipe)
-    model, parent = checkpoint.open_parent(config)
+    model, parent = checkpoint.open_model(config)
     if identity.is_finished(out, config, parent):
         return None
     checkpoint.check_length(model, config.max_prompt + config.max_response)
@@ -40,7 +40,7 @@ def set_up(config, recipe: str) -> Run | None:
     own_reward = load_reward(config.reward, problems[0])
     reference = None
     if config.kl:
-        reference, _ = checkpoint.open_parent(config)
+        reference, _ = checkpoint.open_model(config)
         prepare(reference.requires_grad_(False), config)
     prepare(model, config)
     run = Run(

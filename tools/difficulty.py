@@ -239,7 +239,7 @@ def main(config: Config) -> None:
     )
     check(config.rule in ("ours", "authors"), f"--rule {config.rule}: choose ours or authors")
     with_kind([], config.kind)  # refuses a kind that is none
-    model, facts = checkpoint.open_parent(config)
+    model, facts = checkpoint.open_model(config)
     encoding = checkpoint.open_tokenizer(facts, model)
     claim_together(about_file(config))
     begin()

@@ -55,7 +55,7 @@ PRESETS = {
 def main(config: Config) -> None:
     """One process: the distance is a mean over 1,600 responses by default, a minute's work."""
     out = config.out or os.path.join(os.path.dirname(config.ckpt), "distances.jsonl")
-    model, facts = checkpoint.open_parent(config)
+    model, facts = checkpoint.open_model(config)
     base, base_facts = checkpoint.load_checkpoint(config.base)
     key = {"weights": facts.get("weights"), "base": base_facts.get("weights"), "n": config.n}
     key |= {"task": config.task, "problems": config.problems, "seed": config.seed}
