@@ -42,6 +42,13 @@ ANSWERS = {
         "16 passes it {pass@32: 3.6M.sft.rl - 3.6M.sft}, after 61 it "
         "{pass@32: 3.6M.sft-61.rl - 3.6M.sft-61}."
     ),
+    "rate": (
+        "With RL after SFT at its own rate pass@32 {pass@32: 3.6M.sft.rl - 3.6M.sft}; at twice the "
+        "rate it {pass@32: 3.6M.sft.rl-5e-4 - 3.6M.sft}, at four times "
+        "{pass@32: 3.6M.sft.rl-1e-3 - 3.6M.sft}, and at eight times "
+        "{pass@32: 3.6M.sft.rl-2e-3 - 3.6M.sft}; pass@1 at four times "
+        "{pass@1: 3.6M.sft.rl-1e-3 - 3.6M.sft}."
+    ),
     "edge": (
         "With RL at the edge verified pass@128 there {verified@128[edge]: d10.rl-edge - d10} "
         "after 10 % of it in pre-training, {verified@128[edge]: d1.rl-edge - d1} after 1 %, "

@@ -65,6 +65,10 @@ for passes in (1, 4, 16, 61):
 for passes in (1, 4, 16, 61):
     LADDER |= {f"sft-{passes}.rl": (f"sft-{passes}", "grpo.py" + LONG)}
 
+RATE = AFTER_SFT
+for lr in ("5e-4", "1e-3", "2e-3"):  # the toy's own is 2.5e-4
+    RATE |= {f"sft.rl-{lr}": ("sft", f"grpo.py --steps {LONG_STEPS} --lr {lr}")}
+
 TAIL_SAMPLES = "evaluate.py --task {task} --n 256 --k 1,8,32,64,128,256"
 TAIL = RL | {
     "draw-1": ("base", TAIL_SAMPLES + " --seed 1000"),
@@ -150,6 +154,9 @@ EXPERIMENTS = {
     ),
     "ladder": Experiment(
         "Does deeper SFT make RL sharpen?", LADDER, seeds=6, **ANYWHERE, figure="ladder"
+    ),
+    "rate": Experiment(
+        "Does a higher rate make RL after SFT sharpen?", RATE, seeds=6, with_core=True
     ),
     "edge": Experiment(
         "Does RL reach what pre-training did not teach?",
