@@ -59,15 +59,18 @@ ALONE = RL | {
 }
 
 # The recipe sft itself makes 16 passes at toy scale, and 61 at the paper's 1B.
-LADDER = AFTER_SFT
+LADDER = dict(AFTER_SFT)
 for passes in (1, 4, 16, 61):
-    LADDER |= {f"sft-{passes}": ("base", f"sft.py {{{passes} passes}}")}
+    LADDER[f"sft-{passes}"] = ("base", f"sft.py {{{passes} passes}}")
 for passes in (1, 4, 16, 61):
-    LADDER |= {f"sft-{passes}.rl": (f"sft-{passes}", "grpo.py" + LONG)}
+    LADDER[f"sft-{passes}.rl"] = (f"sft-{passes}", "grpo.py" + LONG)
 
-RATE = AFTER_SFT
-for lr in ("5e-4", "1e-3", "2e-3"):  # the toy's own is 2.5e-4
-    RATE |= {f"sft.rl-{lr}": ("sft", f"grpo.py --steps {LONG_STEPS} --lr {lr}")}
+# RL's own rate is 2.5e-4 at toy scale and 1e-6 at the paper's; its RL after SFT had 40 times that.
+RATE = AFTER_SFT | {
+    "sft.rl-2x": ("sft", f"grpo.py{LONG} --lr [5e-4|2e-6]"),
+    "sft.rl-4x": ("sft", f"grpo.py{LONG} --lr [1e-3|4e-6]"),
+    "sft.rl-8x": ("sft", f"grpo.py{LONG} --lr [2e-3|8e-6]"),
+}
 
 TAIL_SAMPLES = "evaluate.py --task {task} --n 256 --k 1,8,32,64,128,256"
 TAIL = RL | {
@@ -155,9 +158,7 @@ EXPERIMENTS = {
     "ladder": Experiment(
         "Does deeper SFT make RL sharpen?", LADDER, seeds=6, **ANYWHERE, figure="ladder"
     ),
-    "rate": Experiment(
-        "Does a higher rate make RL after SFT sharpen?", RATE, seeds=6, with_core=True
-    ),
+    "rate": Experiment("Does a higher rate make RL after SFT sharpen?", RATE, seeds=6, **ANYWHERE),
     "edge": Experiment(
         "Does RL reach what pre-training did not teach?",
         EDGE,
