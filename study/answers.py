@@ -50,10 +50,11 @@ ANSWERS = {
         "{pass@1: 3.6M.sft.rl-4x - 3.6M.sft}."
     ),
     "edge": (
-        "With RL at the edge verified pass@128 there {verified@128[edge]: d10.rl-edge - d10} "
-        "after 10 % of it in pre-training, {verified@128[edge]: d1.rl-edge - d1} after 1 %, "
-        "and {verified@128[edge]: d0.rl-edge - d0} after none; with RL beyond it, pass@128 "
-        "beyond {verified@128[beyond]: d1.rl-beyond - d1}."
+        "With RL inside what pre-training taught (1 % of it at the edge) pass@1 over all bands "
+        "{pass@1: d1.rl-inside - d1}, and pass@128 {pass@128: d1.rl-inside - d1}. With RL at the "
+        "edge verified pass@1 there {verified@1[edge]: d1.rl-edge - d1}, and its pass@128 "
+        "{verified@128[edge]: d1.rl-edge - d1}. With RL beyond the edge, pass@128 there "
+        "{verified@128[beyond]: d1.rl-beyond - d1}."
     ),
     "border": (
         "With 6 groups of 64 rollouts a step instead of 96 of 4 pass@1 "

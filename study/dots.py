@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from study import cells
+from study.curves import put_legend_below
 from study.drawing import colour, pyplot
 from study.estimates import Estimate, direction
 from study.experiment import Experiment
@@ -16,7 +17,7 @@ from study.predictions import GROUPS
 from study.rows import Study
 from study.sections import cells_there
 
-# Kinds of problems by their operations, easiest first.
+# Shapes of problems by their operations, easiest first.
 SHADES = ["#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d", "#666666"]
 
 
@@ -265,8 +266,14 @@ def draw_forgetting(study: Study, experiment: Experiment):
     return fig if drawn else None
 
 
+EDGE_TITLES = {"d0": "no problem of the edge", "d1": "1 % of the edge", "d10": "10 % of the edge"}
+
+
 def draw_edge(study: Study, experiment: Experiment):
-    """Verified pass@1 and pass@128 by band, of the base and of RL on each band."""
+    """Verified pass@1 and pass@128 by band, of the base and of RL on each band.
+
+    Dots and means alone: an interval from three seeds would be wider than the panel.
+    """
     names = cells_there(study, experiment)
     stems = [name for name in names if name == study.cell(name)[0]]
     if not stems:
@@ -283,10 +290,21 @@ def draw_edge(study: Study, experiment: Experiment):
                 for x, band in enumerate(GROUPS):
                     estimate = cells.value(study, name, f"verified@{k}", band)
                     if estimate:
-                        put_dots(ax, x + (place - 2) * 0.17, estimate, hues[recipe], size=8)
+                        put_seeds(ax, x + (place - 2) * 0.16, estimate, hues[recipe])
             ax.set_xticks(range(len(GROUPS)), list(GROUPS))
-            ax.set(ylabel=f"verified pass@{k} (%)", ylim=(-2, 102), title=f"base {stem}")
+            ax.set(ylabel=f"verified pass@{k} (%)", ylim=(-2, 102))
             ax.grid(axis="x", visible=False)
-    handles = [pyplot().Line2D([], [], color=hues[r], marker="o", ls="", label=r) for r in recipes]
-    fig.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+        axes[0, column].set_title(f"pre-training with {EDGE_TITLES.get(stem, stem)}")
+        axes[1, column].set_xlabel("tested on problems that lie")
+    labels = {recipe: recipe.replace("rl-", "RL on: ") for recipe in recipes}
+    for recipe in recipes:
+        axes[0, 0].plot([], [], color=hues[recipe], marker="o", ls="", label=labels[recipe])
+    put_legend_below(fig, axes[0, 0])
     return fig
+
+
+def put_seeds(ax, x: float, estimate: Estimate, hue: str) -> None:
+    """The seeds as dots at x, and a dash at their mean."""
+    xs = [x] * len(estimate.of_seeds)
+    ax.scatter(xs, estimate.of_seeds, s=14, color=hue, alpha=0.6, linewidth=0, clip_on=False)
+    ax.plot([x - 0.06, x + 0.06], [estimate.mean] * 2, color=hue, linewidth=1.8)

@@ -156,7 +156,11 @@ OF_EXPERIMENTS = {
         "Each cell against the one that it is compared with; green is higher, orange lower, and "
         "grey an interval that holds 0.",
     ),
-    "edge": (dots.draw_edge, "Bands of problems in, at and beyond what pre-training taught."),
+    "edge": (
+        dots.draw_edge,
+        "Problems inside what pre-training taught (3 and 4 operations), at its edge (5) and beyond "
+        "(6 and 7). A dot is a seed, a dash the mean.",
+    ),
 }
 
 
