@@ -44,10 +44,10 @@ ANSWERS = {
     ),
     "rate": (
         "With RL after SFT at its own rate pass@32 {pass@32: 3.6M.sft.rl - 3.6M.sft}; at twice the "
-        "rate it {pass@32: 3.6M.sft.rl-2x - 3.6M.sft}, at four times "
-        "{pass@32: 3.6M.sft.rl-4x - 3.6M.sft}, and at eight times "
-        "{pass@32: 3.6M.sft.rl-8x - 3.6M.sft}; pass@1 at four times "
-        "{pass@1: 3.6M.sft.rl-4x - 3.6M.sft}."
+        "rate it {pass@32: 3.6M.sft.rl-2x - 3.6M.sft}, at four times it "
+        "{pass@32: 3.6M.sft.rl-4x - 3.6M.sft}, and at eight times it "
+        "{pass@32: 3.6M.sft.rl-8x - 3.6M.sft}, while pass@1 "
+        "{pass@1: 3.6M.sft.rl-8x - 3.6M.sft}."
     ),
     "edge": (
         "With RL inside what pre-training taught (1 % of it at the edge) pass@1 over all bands "
