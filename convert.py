@@ -34,7 +34,10 @@ from plumbing.flags import OneLineParser, check, field_comments, leave
 from plumbing.hf_format import hf_config, hf_name, model_config, read_json, write_json
 from plumbing.hf_weights import SINGLE, check_tensors, find_tensors, read_tensors, write_tensors
 from plumbing.identity import is_finished, make_facts
+from plumbing.ranges import check_ranges
 from plumbing.units import count
+
+MOST_TOKENS = 10**16
 
 
 @dataclass(frozen=True)
@@ -326,8 +329,13 @@ def main(argv: list[str]) -> None:
     elif command == "to-hf":
         to_hf(values["ckpt"], values["directory"])
     else:
-        values["tokens"] = count(values["tokens"])
-        from_hf(Config(**values))
+        tokens = values["tokens"]
+        values["tokens"] = count(tokens)
+        if not 0 <= values["tokens"] <= MOST_TOKENS:
+            raise UserError(f"--tokens {tokens}: give how many the model has seen, as in 21B")
+        config = Config(**values)
+        check_ranges(config)
+        from_hf(config)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ each command is in <out>/logs; --dry_run prints the commands, which can be typed
 import argparse
 import difflib
 import os
+import shlex
 import sys
 from dataclasses import replace
 
@@ -166,7 +167,7 @@ def read_experiment(args) -> Experiment:
     from study import vary  # needs torch
 
     if args.recipe:
-        return vary.with_recipes(experiment, args.recipe)
+        return vary.with_recipes(experiment, args.preset, args.recipe)
     return vary.experiment_of(experiment, args.preset, args.vary, args.on)
 
 
@@ -214,7 +215,7 @@ def default_folder(args, experiment: Experiment) -> str:
     """out/toy; out/toy-study for long RL; out/quick; out/<name of --checkpoints>-study."""
     if args.quick:
         return os.path.join("out", "quick")
-    if not experiment.recipes:  # it evaluates checkpoints of others
+    if args.only and not experiment.recipes:  # it evaluates checkpoints of others
         return os.path.join("out", args.only)
     if args.checkpoints:
         name = os.path.basename(os.path.abspath(args.checkpoints))
@@ -230,7 +231,7 @@ def main(argv: list[str]) -> None:
     args, rest = read_flags(argv)
     if rest and not args.plan:
         refuse(unknown_flags(rest))
-    go_home()
+    go_home(args)
     try:
         experiment, study = what_to_run(args)
         jobs = all_jobs(study, experiment, stems_for(study, experiment))
@@ -288,9 +289,20 @@ def check_there(jobs: list[Job]) -> None:
                 )
 
 
-def go_home() -> None:
-    """To the folder of the scripts, so that commands name them as a user there would."""
-    os.chdir(os.path.dirname(os.path.abspath(__file__)))
+def go_home(args) -> None:
+    """To the folder of the scripts, so that commands name them as a user there would.
+
+    Paths that the caller gave are made absolute first, if they were meant from another folder.
+    """
+    home = os.path.dirname(os.path.abspath(__file__))
+    if not os.path.samefile(home, os.getcwd()):
+        for name in ("out", "out_of", "checkpoints"):
+            if getattr(args, name):
+                setattr(args, name, os.path.abspath(getattr(args, name)))
+        for name in ("data", "task"):
+            if os.path.exists(getattr(args, name)):
+                setattr(args, name, os.path.abspath(getattr(args, name)))
+    os.chdir(home)
 
 
 def print_commands(jobs: list[Job]) -> None:
@@ -298,7 +310,7 @@ def print_commands(jobs: list[Job]) -> None:
         command = list(job.command)
         if command[0] == sys.executable:
             command[0] = "python"
-        line = " ".join(command)
+        line = shlex.join(command)
         if job.done():
             line += "   # done"
         print(line)

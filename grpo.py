@@ -128,7 +128,7 @@ def group_advantages(rewards: torch.Tensor, normalize: str = "std") -> torch.Ten
         return other_advantages(rewards, normalize)
     centred = rewards - rewards.mean(1, keepdim=True)
     centred[(rewards == rewards[:, :1]).all(1)] = 0.0  # not the rounding error of the mean
-    if normalize == "std" and rewards.shape[1] > 1:
+    if normalize == "std" and rewards.shape[1] > 1 and len(rewards):
         centred = centred / (rewards.std(1, keepdim=True) + 1e-6)
     if normalize == "mean":
         centred = centred / (rewards.mean(1, keepdim=True) + 1e-6)

@@ -107,7 +107,14 @@ def print_facts(*paths: str) -> None:
 
 
 def output_path(config, recipe: str) -> str:
-    """`4B.pt` and `rl` -> `4B.rl.pt` beside it, unless --out says otherwise."""
+    """`4B.pt` and `rl` -> `4B.rl.pt` beside it, unless --out says otherwise. Raises UserError.
+
+    The log and the state to resume from have the same name without .pt, so it must end so.
+    """
+    if config.out and not config.out.endswith(".pt"):
+        raise UserError(
+            f"--out {config.out}: a checkpoint's name ends in .pt; give {config.out}.pt"
+        )
     return config.out or f"{stem(config.ckpt)}.{recipe}.pt"
 
 

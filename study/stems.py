@@ -22,6 +22,8 @@ def base_checkpoints(folder: str) -> list[str]:
         if facts["recipe"] != "base":
             continue
         stem = name.removesuffix(".pt")
+        if "," in stem:
+            raise UserError(f"{folder}/{name}: a name with a comma stands for two; rename it")
         tokens[stem] = facts["tokens"]
         if not facts["tokens"]:
             unknown.append(stem)

@@ -12,6 +12,7 @@ import io
 import itertools
 import os
 import re
+import shlex
 from dataclasses import replace
 
 from data import UserError
@@ -31,14 +32,27 @@ def experiment_of(base: Experiment, preset: str, vary: list[str], on: str) -> Ex
     choices = []
     for text in vary:
         choices.append(changes_of(text))
+    flags = [changes[0][:2] for changes in choices]
+    for stage, flag in flags:
+        check(
+            flags.count((stage, flag)) == 1,
+            f"--vary {stage}.{flag} is given twice; give all its values in one, joined by commas",
+        )
     names = on.split(",") if on else [default_cell(base, preset, choices)]
     stems = []
     recipes = {}
     pretrain = {}
+    made = {}  # the name of a cell -> its changes
     for name in names:
         stem, recipe = cell_of(base, preset, name)
         for changes in [(), *itertools.product(*choices)]:  # () is the cell as it is
             variant = Variant(base, preset, stem, recipe, changes)
+            other = made.setdefault(variant.name, changes)
+            check(
+                other in ((), changes) or variant.name == name,
+                f"--vary: {spelled(other)} and {spelled(changes)} would both be the cell "
+                f"{variant.name}; give one of them",
+            )
             if variant.stem not in stems:
                 stems.append(variant.stem)
             recipes |= variant.recipes
@@ -62,13 +76,19 @@ def experiment_of(base: Experiment, preset: str, vary: list[str], on: str) -> Ex
     )
 
 
-def with_recipes(base: Experiment, rows: list[str]) -> Experiment:
+def spelled(changes: tuple[Change, ...]) -> str:
+    """ "grpo.lr=1e-4 grpo.n=8"."""
+    return " ".join(f"{stage}.{flag}={value}" for stage, flag, value in changes)
+
+
+def with_recipes(base: Experiment, preset: str, rows: list[str]) -> Experiment:
     """The experiment with further recipes, each "NAME: COMMAND", and what they start from alone.
 
     A name "sft.mine" starts from sft, a name without a dot from the base.
     """
     known = dict(base.recipes)
     chosen = {}
+    chosen_names = []
     for row in rows:
         name, colon, line = row.partition(":")
         name = name.strip()
@@ -83,6 +103,13 @@ def with_recipes(base: Experiment, rows: list[str]) -> Experiment:
             bool(re.fullmatch(r"[\w+-]+(\.[\w+-]+)*", name)),
             f"--recipe: a name is made of letters, digits, - and +, not {name!r}",
         )
+        check(
+            not re.fullmatch(r"base|(.*\.)?step\d+|-.*", name) and name not in chosen_names,
+            f"--recipe {name}: give it another name; base, step1 and the like, names that begin "
+            "with - and those of other rows mean something else",
+        )
+        chosen_names.append(name)
+        check_recipe(name, line, preset)
         start = name.rpartition(".")[0] or "base"
         check(
             start == "base" or start in known,
@@ -93,6 +120,21 @@ def with_recipes(base: Experiment, rows: list[str]) -> Experiment:
             chosen[ancestor] = known[ancestor]
     question = f"What do {', '.join(row.partition(':')[0] for row in rows)} do?"
     return replace(base, question=question, recipes=chosen, figure="dots")
+
+
+def check_recipe(name: str, line: str, preset: str) -> None:
+    """Refuse, before work starts, what the command of a recipe would refuse in the middle of it."""
+    try:
+        script, *words = shlex.split(line)
+    except ValueError as error:
+        raise UserError(f"--recipe {name}: {error} in {line!r}; close the quotation") from None
+    for word in words:
+        flag = word.lstrip("-").partition("=")[0].replace("-", "_")
+        taken = SET_BY_STUDY.get(flag) if word.startswith("--") else None
+        check(not taken, f"--recipe {name}: {word} is set by the study; {taken}")
+    config = config_of(f"--recipe {name}", script.removesuffix(".py"), words, preset)
+    if hasattr(config, "check"):
+        config.check()
 
 
 def ancestors(recipes: Recipes, name: str) -> list[str]:
@@ -114,6 +156,8 @@ SET_BY_STUDY = {
     "out": "the study names what a command writes; its own folder is --out",
     "seed": "say how many seeds by --seeds; each is a study of its own",
     "preset": "the preset is that of the whole study: --preset",
+    "keep": "the study names the checkpoints that are kept",
+    "again": "delete the study's folder to make it again, or give another --out",
 }
 
 
@@ -239,14 +283,20 @@ class Variant:
 
     def value(self, line: str, stage: str, flag: str):
         """What a flag is in a command: its own value, or the preset's."""
-        from study.plan import read_config  # needs torch
+        words = shlex.split(line)[1:]
+        return getattr(config_of(f"--vary {stage}.{flag}", stage, words, self.preset), flag)
 
-        try:
-            with contextlib.redirect_stdout(io.StringIO()), quiet_exit():
-                config, _ = read_config(stage, line.split(" ")[1:], self.preset)
-        except SystemExit as error:
-            raise UserError(f"--vary {stage}.{flag}: {error}") from None
-        return getattr(config, flag)
+
+def config_of(where: str, stage: str, words: list[str], preset: str):
+    """The resolved Config of a command. Raises UserError that begins with `where`."""
+    from study.plan import read_config  # needs torch
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), quiet_exit():
+            return read_config(stage, words, preset)[0]
+    except SystemExit as error:
+        message = str(error).removeprefix("excursions.py: ")
+        raise UserError(f"{where}: {message}") from None
 
 
 @contextlib.contextmanager

@@ -173,6 +173,9 @@ def test_what_was_done_is_not_done_again(source, tmp_path, capsys):
         "is finished; nothing to do" in capsys.readouterr().out
         and (tmp_path / "4B.pt").stat().st_mtime_ns == before
     )
+    for wrong in ("-5", "1e30B"):
+        with pytest.raises(UserError, match=f"--tokens {wrong}: give how many"):
+            from_hf(source, tmp_path / "4B.pt", "--tokens", wrong)
     with pytest.raises(UserError, match="tokens was 0 and is now 5"):
         from_hf(source, tmp_path / "4B.pt", "--tokens", "5")
 

@@ -1,5 +1,6 @@
 """Experiments as data, and an ablation in one line: what they run, and what they say where they cannot."""
 
+import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -199,6 +200,16 @@ def test_what_is_on_or_off_may_vary():
         (["--from", "/nowhere"], "no such folder"),
         (["--checkpoints", "/nowhere"], "cannot read /nowhere"),
         (["--only", "nothing"], "invalid choice: 'nothing'"),
+        (["--recipe", "a: grpo.py 'unclosed"], "--recipe a: No closing quotation"),
+        (["--recipe", "a: grpo.py --stepz 1"], "--recipe a: unknown flag --stepz"),
+        (["--recipe", "a: grpo.py --n 1"], "at least 2 rollouts"),
+        (["--recipe", "a: grpo.py --seed 7"], "--seed is set by the study"),
+        (["--recipe", "a: sft.py --ckpt=b.pt"], "--ckpt=b.pt is set by the study"),
+        (["--recipe", "a: sft.py", "--recipe", "a: grpo.py"], "give it another name"),
+        (["--recipe", "step1: sft.py"], "give it another name"),
+        (["--vary", "grpo.n=4", "grpo.n=8"], "--vary grpo.n is given twice"),
+        (["--vary", "grpo.data=a_x.jsonl,a/x.jsonl"], "would both be the cell"),
+        (["--vary", "pretrain.keep=1.5M"], "the study names the checkpoints"),
         (["--only", "edge", "--preset", "1B"], "give --preset toy, or make one of --vary"),
     ],
 )
@@ -223,7 +234,7 @@ def test_a_new_recipe_is_one_row(tmp_path):
 
 def test_own_experiments_are_kept_for_the_report(tmp_path):
     first = vary.experiment_of(DEFAULT, "toy", ["grpo.lr=1e-4"], "3.6M.rl")
-    second = vary.with_recipes(DEFAULT, ["mine: grpo.py"])
+    second = vary.with_recipes(DEFAULT, "toy", ["mine: grpo.py"])
     for experiment in (first, second, first):
         note_own(str(tmp_path), experiment)
     assert list(read_own(str(tmp_path)).values()) == [first, second]
@@ -275,3 +286,26 @@ def test_any_checkpoints_are_the_start(tmp_path, tiny_model):
     )  # the folder's own names, in the order of their tokens
     (tmp_path / "3.6M.pt").write_bytes(b"")  # one of the preset's: these are meant
     assert "3.6M.sft.pt" in " ".join(lines("--no-pretrain", "--out", str(tmp_path)))
+
+
+def test_a_pre_training_alone_can_vary_in_the_default_folder():
+    flags = ("--vary", "pretrain.lr=5e-3", "--on", "3.6M")
+    assert [
+        line for line in lines(*flags) if line.startswith("pretrain.py") and "--lr 5e-3" in line
+    ]
+    args, _ = excursions.read_flags(list(flags))
+    assert excursions.what_to_run(args)[1].out == "out/toy"
+
+
+def test_paths_are_those_of_the_callers_folder(tmp_path):
+    """And a line of --dry_run can be typed, blanks and all."""
+    command = [sys.executable, f"{ROOT}/excursions.py", "--dry_run", "--out", "my out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    first = shlex.split(done.stdout.splitlines()[0])
+    assert first[first.index("--out") + 1] == str(tmp_path / "my out")
+
+
+def test_a_checkpoint_whose_name_stands_for_two_is_refused(tmp_path, tiny_model):
+    facts = dict(recipe="base", tokens=4000, tokenizer="toy", preset="toy", step=1, seed=0)
+    save_checkpoint(str(tmp_path / "a,b.pt"), tiny_model, facts)
+    assert "a name with a comma" in refusal("--checkpoints", str(tmp_path))

@@ -308,8 +308,10 @@ def test_a_file_of_rows_keeps_its_last_line(place):
 # ------------------------------------------------------------------------------------ outputs
 
 
-@pytest.mark.parametrize("out", ["folder/", "folder", "file/a.pt", "/proc/none/a.pt"])
+@pytest.mark.parametrize("out", ["folder/", "folder.pt", "file/a.pt", "/proc/none/a.pt", "a"])
 def test_an_output_that_cannot_be_written_is_refused_before_any_step(place, monkeypatch, out):
+    """A name without .pt, too: its log and state would be those of the name with it."""
+    (place / "folder.pt").mkdir()
     (place / "folder").mkdir()
     (place / "file").write_text("")
     monkeypatch.setattr(sft, "sft_backward", None)
