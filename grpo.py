@@ -215,7 +215,7 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
     total = all_sums({"tokens": n_tokens, "rollouts": len(counted)})
     token_sums = TokenSums()
     for members in packs.packs_of_groups(groups, chosen, config):
-        if members is None:  # other ranks still have passes, and FSDP needs all ranks in each
+        if members is None:  # other ranks have passes left, and FSDP needs all of them
             idle_pass(model, reference)
             continue
         packed = packs.pack_members(groups, members)

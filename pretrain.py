@@ -108,9 +108,7 @@ def main(config: Config) -> None:
             set_lr(optimizer, lr)
             total_nll = 0.0
             for tokens in pad_to_longest_rank(micro_batches):
-                if (
-                    tokens is None
-                ):  # other ranks still have passes, and FSDP needs all ranks in each
+                if tokens is None:  # other ranks have passes left, and FSDP needs all of them
                     idle_pass(model)
                     continue
                 tokens = tokens.to(device(), non_blocking=True)

@@ -69,7 +69,7 @@ def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "me
     lengths = [len(example.prompt) + len(example.response) for example in mine]
     total_nll = 0.0
     for group in pad_to_longest_rank(split_by_tokens(lengths, micro_tokens)):
-        if group is None:  # other ranks still have passes, and FSDP needs all ranks in each
+        if group is None:  # other ranks have passes left, and FSDP needs all of them
             idle_pass(model)
             continue
         packed = pack([mine[i].prompt for i in group], [mine[i].response for i in group])
