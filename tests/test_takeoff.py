@@ -20,7 +20,7 @@ LEVELS = ["(1,2)", "(2,1)", "(2,2)", "(2,3)", "(3,2)"]
 
 
 def drawn(rng, seeds: int, border: float, slope: float = 3.0, spread: float = 0.0) -> list[Shape]:
-    """15 shapes a seed. Their chance to take off is a logistic curve; each seed has its own luck."""
+    """15 shapes a seed. Their chance to take off is a logistic curve; a seed has luck of its own."""
     found = []
     for seed in range(seeds):
         luck = rng.normal(0, spread)
@@ -95,7 +95,7 @@ def write_seed(folder, rates: dict[str, list[float]]):
 
 @pytest.fixture
 def study(tmp_path):
-    """Four seeds: shapes of 6 % and more take off under direct RL, those of 25 % after SFT. As tests
+    """Four seeds: shapes of 6 % and more take off under direct RL, of 25 % after SFT. As tests
     sample, before RL, twice as many are right as RL sees.
     """
     folders = []
