@@ -20,7 +20,7 @@ LEVELS = ["(1,2)", "(2,1)", "(2,2)", "(2,3)", "(3,2)"]
 
 
 def drawn(rng, seeds: int, border: float, slope: float = 3.0, spread: float = 0.0) -> list[Shape]:
-    """15 shapes a seed. Their chance to take off is a logistic curve; a seed has luck of its own."""
+    """15 shapes a seed. Their chance to take off is a logistic curve; seeds have their own luck."""
     found = []
     for seed in range(seeds):
         luck = rng.normal(0, spread)
