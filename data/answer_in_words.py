@@ -48,7 +48,8 @@ NO_LABELS = (  # "Over 18" is not 18
     | set(
         "step part case check verify verification note problem question example section method "
         "solution to from of at by in per for after before past within near close up down off "
-        "twice thrice times pi less fewer more never top bottom exceeds exceeding greater every "
+        "twice thrice quadruple quintuple times subtract multiply divide "
+        "pi less fewer more never top bottom exceeds exceeding greater every "
         "any all some square cube arcsin arccos arctan sinh cosh tanh gcd lcm det".split()
     )
 )
@@ -60,6 +61,11 @@ HEADINGS = set(  # of lines "#### Step 2", which hold no answer
     "step part case check checking verify verifying verification note notes problem question "
     "example section method solution proof explanation reasoning why how what where when which "
     "given let find finding calculate calculating compute computing determine determining".split()
+)
+CONCLUDES = re.compile(  # "72, so 73": what follows is an answer, too
+    r"(?: so | thus | hence | therefore | making | giving | meaning"
+    r" | which \s+ (?: makes | means | gives | equals ) ) \b",
+    re.VERBOSE | re.IGNORECASE,
 )
 GOES_ON = SPELLING_WORDS | set(  # "5, and 3 more"
     "and times half double twice about around over dozen dozens".split()
@@ -149,7 +155,8 @@ def bare_sentence(text: str) -> str:
 def without_tail(text: str) -> str:
     """Without what follows the first comma or semicolon with a word behind it.
 
-    The tail may neither go on with the answer, as in "5, and 3 more" or "Ann 5, Bob 3", nor doubt.
+    The tail may neither go on with the answer, as in "5, and 3 more" or "Ann 5, Bob 3", nor doubt,
+    nor conclude with another number: "72, so 73".
     """
     comma = TAIL.search(text)
     if not comma:
@@ -157,10 +164,19 @@ def without_tail(text: str) -> str:
     tail = text[comma.end() :]
     words = words_of(tail)
     first = words[0]
-    goes_on = len(first) == 1 or first in GOES_ON or "=" in tail
-    if re.search("[0-9]", tail) and first not in CONNECTIVES and not PLACE.match(tail):
+    numbers = re.findall(r"[0-9][0-9,]*(?:\.[0-9]+)?", tail)
+    goes_on = len(first) == 1 or first in GOES_ON
+    if numbers and first not in CONNECTIVES and not PLACE.match(tail):
         goes_on = True
+    if "=" in tail or CONCLUDES.match(tail) and numbers:
+        goes_on = goes_on or not numbers or not says_again(text[: comma.start()], tail, numbers)
     return text[: comma.start()] if not goes_on and DOUBTS.isdisjoint(words) else text
+
+
+def says_again(answer: str, tail: str, numbers: list[str]) -> bool:
+    """Does the tail's result have the value of the answer? "72, because 8 * 9 = 72"."""
+    result = tail.rpartition("=")[2] if "=" in tail else numbers[0]
+    return value_of(bare(result)) == value_of(bare(answer)) is not None
 
 
 def without_remark(text: str, sums: bool) -> str:

@@ -85,7 +85,10 @@ def committed(response: str, kind: str, claims: bool = True) -> list[str]:
     taken back, or if "or" connects it with the one before, and the two are not such a list.
     """
     text = read_part(response, kind)
-    marks = answer_marks.boxed_marks(text, bare=kind != "ordered")
+    if kind == "ordered":
+        marks = answer_marks.boxes_alone(text)
+    else:
+        marks = answer_marks.boxed_marks(text)
     if kind == "gsm8k":
         marks += answer_marks.lines_with_hashes(text)
         if claims:

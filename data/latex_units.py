@@ -7,21 +7,29 @@ from data.latex_terms import RELATIONS
 # --- words ----------------------------------------------------------------------------------------
 
 UNIT_SPELLINGS = """
-    mm millimeter millimeters
-    cm centimeter centimeters
+    nm nanometer nanometers
+    mm millimeter millimeters millimetre millimetres
+    cm centimeter centimeters centimetre centimetres
+    dm decimeter decimeters decimetre decimetres
     m meter meters metre metres
-    km kilometer kilometers
+    km kilometer kilometers kilometre kilometres
     in inch inches
     ft foot feet
     yd yard yards
     mi mile miles
-    mg
+    mg milligram milligrams
     g gram grams
     kg kgs kilogram kilograms
     lb lbs pound pounds
     oz ounce ounces
-    ml mL
+    ml mL milliliter milliliters millilitre millilitres
+    cl centiliter centiliters
+    pint pints
+    quart quarts
+    tsp teaspoon teaspoons
+    tbsp tablespoon tablespoons
     l L liter liters litre litres
+    ms millisecond milliseconds
     s sec second seconds
     min mins minute minutes
     h hr hrs hour hours
@@ -29,7 +37,25 @@ UNIT_SPELLINGS = """
     week weeks
     month months
     year years
-    cent cents
+    decade decades
+    century centuries
+    cent cents penny pennies
+    nickel nickels
+    dime dimes
+    pence
+    peso pesos
+    rupee rupees
+    yen
+    watt watts
+    kw kW kilowatt kilowatts
+    joule joules
+    kilojoule kilojoules
+    volt volts
+    hectare hectares
+    byte bytes
+    kilobyte kilobytes
+    megabyte megabytes
+    gigabyte gigabytes
     dollar dollars USD usd
     mi/h mph
     km/h kmh kph
@@ -61,6 +87,7 @@ NOT_UNITS = HEDGES | set(  # words that change the value, hedge, or take it back
     "fourths fifth fifths sixth sixths seventh eighth ninth tenth tenths hundredth hundredths "
     "thousandth thousandths hundred thousand million billion trillion hundreds thousands millions "
     "billions trillions quadrillion mil bil lakh crore tens dozen dozens score grand double triple "
+    "gross "
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety "
     "squared cubed factorial reciprocal inverse divided multiplied root power negative choose sin "
@@ -95,7 +122,8 @@ NAME = re.compile(
     """,
     re.VERBOSE,
 )
-NOT_IN_NAMES = HEDGES | RELATIONS | {"\\pm", "\\neg", "\\not", "\\sim"}
+NOT_IN_NAMES = HEDGES | RELATIONS  # "\\sqrt x = 5" does not say what x is, "\\sin x = 1" answers
+NOT_IN_NAMES |= {"\\pm", "\\neg", "\\not", "\\sim", "\\sqrt", "\\log", "\\ln", "\\exp"}
 
 
 def split_name(text: str) -> tuple[str, str | None]:

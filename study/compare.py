@@ -10,6 +10,7 @@ with the curves as compare.png. Runs no model.
 """
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from plumbing.flags import OneLineParser, check
 from plumbing.result_rows import read_results
 from study.drawing import pyplot
 from study.estimates import summarise
+from study.keys import question_of_row
 from study.report import table
 from study.rows import values_of_row
 
@@ -46,14 +48,27 @@ class Run:
                 logs.append(rows)
         return logs
 
-    def results(self) -> dict[str, dict[int, dict]]:
-        """task -> seed -> its last row."""
+    def results(self, seed: int) -> dict[str, dict[str, dict]]:
+        """task -> how it was asked, as text -> the last such row."""
         found = {}
-        for seed, folder in enumerate(self.folders):
-            for row in read_results(os.path.join(folder, "results.jsonl")):
-                if row["name"] == self.name:
-                    found.setdefault(row["task"], {})[seed] = row
+        for row in read_results(os.path.join(self.folders[seed], "results.jsonl")):
+            if row["name"] == self.name:
+                of_task = found.setdefault(row["task"], {})
+                how = how_asked(row)
+                of_task.pop(how, None)  # so that the last row stands last
+                of_task[how] = row
         return found
+
+
+def how_asked(row: dict) -> str:
+    """The part of a row's key that must be equal on both sides.
+
+    Other checkpoints, draws and k are compared; other temperatures, shots or samples are not.
+    """
+    question = question_of_row(row)
+    for name in ("seed", "k"):
+        question.pop(name, None)
+    return json.dumps(question, sort_keys=True)
 
 
 def main(argv: list[str]) -> None:
@@ -82,11 +97,18 @@ def compare(a: str, b: str, out: str = "") -> str:
     for first, second in pairs:
         if first.logs() and second.logs():
             with_curves.append((first, second))
-    check(bool(rows or with_curves), f"{a} and {b} have neither results nor logs of the same runs")
+    apart = []
+    for first, second in pairs:
+        apart += different_ways(first, second)
+    check(
+        bool(rows or with_curves or apart),
+        f"{a} and {b} have neither results nor logs of the same runs",
+    )
     text = f"# {b} against {a}\n\n"
     if rows:
         text += "Second minus first, paired by seed and problem: mean [95 % interval].\n\n"
         text += table(["run", "task", "seeds", "quantity", "first", "second", "difference"], rows)
+    text += "".join(f"\n{line}\n" for line in apart)
     os.makedirs(out, exist_ok=True)
     if with_curves:
         path = os.path.join(out, "compare.png")
@@ -165,11 +187,9 @@ def difference_rows(first: Run, second: Run) -> list[list[str]]:
     """A row for each task and quantity that both runs have."""
     name = first.name if first.name == second.name else f"{second.name} - {first.name}"
     rows = []
-    results_a = first.results()
-    results_b = second.results()
-    for task in results_a:
-        for quantity in quantities(results_a[task], results_b.get(task, {})):
-            a, b, difference = estimates(results_a[task], results_b[task], quantity)
+    for task, (results_a, results_b) in paired_results(first, second).items():
+        for quantity in quantities(results_a, results_b):
+            a, b, difference = estimates(results_a, results_b, quantity)
             if difference is None:
                 continue
             digits = 3 if quantity == "heldout_loss" else 1
@@ -177,6 +197,42 @@ def difference_rows(first: Run, second: Run) -> list[list[str]]:
             values = [a.text(digits), b.text(digits), difference.with_interval(digits)]
             rows.append([name, task, n_seeds, quantity, *values])
     return rows
+
+
+def paired_results(first: Run, second: Run) -> dict[str, tuple[dict[int, dict], dict[int, dict]]]:
+    """task -> (seed -> row of the first, seed -> row of the second), both asked in one way.
+
+    Of several ways that both were asked in, the second's last. A task that they were asked in
+    different ways is left out; different_ways says so.
+    """
+    found = {}
+    for seed in range(len(first.folders)):
+        of_first = first.results(seed)
+        for task, of_second in second.results(seed).items():
+            shared = [how for how in of_second if how in of_first.get(task, {})]
+            if shared:
+                rows_a, rows_b = found.setdefault(task, ({}, {}))
+                rows_a[seed] = of_first[task][shared[-1]]
+                rows_b[seed] = of_second[shared[-1]]
+    return found
+
+
+def different_ways(first: Run, second: Run) -> list[str]:
+    """A line for each task that both have rows of, but none that were asked in one way."""
+    lines = []
+    paired = paired_results(first, second)
+    of_second = second.results(0)
+    for task, of_first in first.results(0).items():
+        if task in of_second and task not in paired:
+            key_a = json.loads(list(of_first)[-1])
+            key_b = json.loads(list(of_second[task])[-1])
+            names = sorted(key_a.keys() | key_b.keys())
+            differ = [name for name in names if key_a.get(name) != key_b.get(name)]
+            said = [f"{name} {key_a.get(name)} and {key_b.get(name)}" for name in differ]
+            lines.append(
+                f"{second.name} on {task} is not compared: it was asked with {', '.join(said)}."
+            )
+    return lines
 
 
 def quantities(a: dict[int, dict], b: dict[int, dict]) -> list[str]:

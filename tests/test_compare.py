@@ -66,6 +66,24 @@ def test_two_runs_of_any_names(tmp_path):
     assert line.startswith("| 3.6M.sft.rl - 3.6M.rl | toy | 1 |") and f"| {change:+.1f} [" in line
 
 
+def test_rows_that_were_asked_in_different_ways_are_not_paired(tmp_path):
+    def colder(row):
+        if row["task"] == "toy":
+            row["key"]["temperature"] = 0.1
+        return unchecked(row)
+
+    copy_of(COMMITTED[0], tmp_path / "a", unchecked)
+    copy_of(COMMITTED[0], tmp_path / "b", colder)
+    text = compare.compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "| toy |" not in text and "| general |" in text
+    assert "3.6M.rl on toy is not compared: it was asked with temperature 0.6 and 0.1." in text
+    with open(tmp_path / "b" / "results.jsonl", "a") as file:  # b was also asked as a was
+        for row in read_rows(tmp_path / "a" / "results.jsonl"):
+            file.write(json.dumps(row) + "\n")
+    text = compare.compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "| 3.6M.rl | toy | 1 | pass@1 |" in text and "not compared" not in text
+
+
 def test_runs_of_different_problems_share_none(tmp_path):
     def other(row):
         row["problems"] = [
