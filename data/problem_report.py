@@ -32,7 +32,7 @@ def main(*argv: str) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", help=f"a .jsonl file, or one of {', '.join(NAMES)}")
-    parser.add_argument("tests", nargs="*", help="test sets to compare with")
+    parser.add_argument("tests", nargs="*", default=[], help="test sets to compare with")
     parser.add_argument(
         "--tokenizer", default="", help="toy, dolma2 or a tokenizer.json; default what is here"
     )

@@ -96,9 +96,13 @@ def question_key(config, task: str) -> dict:
 
 def first_problems(problems: list, task: str, config) -> list:
     """The problems that are evaluated, after a line that says how many the set has."""
-    first = f"; the first {config.problems:,} are evaluated" if config.problems else ""
+    chosen = problems[: config.problems or len(problems)]
+    fewer = len(chosen) < len(problems)
+    first = f"; the first {len(chosen):,} are evaluated" if fewer else ""
     print0(counted(task, config.split, problems) + first)
-    return problems[: config.problems or len(problems)]
+    if config.temperature == 0 and config.n > 1:
+        print0("note: at --temperature 0 all samples of a problem are the same; --n 1 is enough")
+    return chosen
 
 
 def show_sample(asked: str, text: str, problem, config) -> None:

@@ -89,6 +89,7 @@ def main(argv: list[str]) -> None:
 def compare(a: str, b: str, out: str = "") -> str:
     """Write compare.md and compare.png -> the table. UserError if nothing can be compared."""
     pairs = pairs_of(a, b)
+    check(not os.path.isfile(out), f"--out {out} is a file; give a folder")
     out = out or (b if os.path.isdir(b) else os.path.dirname(b) or ".")
     rows = []
     for first, second in pairs:
@@ -156,8 +157,8 @@ def listed(names: list[str]) -> str:
 
 def seeds_of(a: str, b: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The folders of the seeds that both sides have: a, a-seed1, ... and b, b-seed1, ..."""
-    folders_a = [a.rstrip("/")]
-    folders_b = [b.rstrip("/")]
+    folders_a = [a.rstrip("/") or "/"]
+    folders_b = [b.rstrip("/") or "/"]
     seed = 1
     while os.path.isdir(f"{folders_a[0]}-seed{seed}") and os.path.isdir(
         f"{folders_b[0]}-seed{seed}"
