@@ -14,7 +14,7 @@ import re
 from fractions import Fraction
 
 from data import latex
-from data.exact import computed
+from data.exact import as_float, computed
 from data.latex_clean import clean
 from data.latex_tokens import number, split_top, tokenize
 from data.latex_units import HEDGES, NOT_UNITS, is_name, is_unit, split_scale, split_unit
@@ -304,19 +304,30 @@ def agree(found: str, answer: str, any_order: bool) -> bool:
     return latex.equal(without_remark(bare(found), sums=False), answer, any_order)
 
 
+def decimal_in(text: str) -> str | None:
+    """The decimal of "3.46" and "3.46 cm"; None for all else."""
+    decimal, _ = split_unit(latex.unwrap(clean(text)))
+    return decimal if DECIMAL.fullmatch(decimal) else None
+
+
+def agrees_rounded(exact: str, rounded: str) -> bool:
+    """Is this decimal what rounding makes of the exact value?"""
+    decimal = decimal_in(rounded)
+    value = value_of(bare(clean(exact)))
+    if decimal is None or value is None:
+        return False
+    half = Fraction(1, 2 * 10 ** len(decimal.partition(".")[2]))  # of its last digit
+    near = value if isinstance(value, Fraction) else as_float(value)
+    return near is not None and abs(near - Fraction(decimal)) <= half
+
+
 def without_rounding(text: str) -> str:
     r"""The exact value of "\frac{1}{3} \approx 0.33"; as it is if the two don't agree."""
     exact, *rounded = split_top(clean(text), "\\approx")
-    if len(rounded) != 1:
+    if len(rounded) != 1 or decimal_in(rounded[0]) is None:
         return text
-    decimal, _ = split_unit(latex.unwrap(rounded[0]))
-    if not DECIMAL.fullmatch(decimal):
-        return text
-    value = value_of(bare(exact))
-    half = Fraction(1, 2 * 10 ** len(decimal.partition(".")[2]))  # of its last digit
-    if isinstance(value, Fraction) and abs(value - Fraction(decimal)) > half:
-        return text
-    return exact
+    is_known = value_of(bare(exact)) is not None
+    return text if is_known and not agrees_rounded(exact, rounded[0]) else exact
 
 
 def split_qualifier(text: str) -> tuple[str, str]:

@@ -8,7 +8,9 @@ import re
 from typing import NamedTuple
 
 from data.answer_in_words import HEADINGS, bare_sentence, is_hedged, is_number
+from data.box_signs import with_its_signs
 from data.boxes import box_spans
+from data.second_thoughts import denies
 
 # GSM8K's own mark, "#### 18": the rest of the line, up to a second mark.
 HASHES = re.compile(r"\#{4,} ( (?: (?!\#\#\#\#) [^\n] )* )", re.VERBOSE)
@@ -64,68 +66,9 @@ NEXT_QUESTION = re.compile(
     re.VERBOSE | re.MULTILINE,
 )
 
-# Looked for right after an answer: "\boxed{18} or 20", "#### 18\nWait, that is wrong".
-TAKEN_BACK = re.compile(
-    r"""
-    \A [^\w\n]* (?: text\{ \s* )? or \b             # "or", also as "\text{ or"
-  | \A [^\w\n.!?]*                                  # "is wrong", "cannot be the answer"
-    (?: (?: is | was | seems | looks ) [ ] (?: \w+ [ ] )?
-        (?: wrong | incorrect | mistaken | false | impossible ) \b
-      | (?: is | was ) (?: n['\u2019]t | [ ] not ) [ ]
-        (?: correct | right | possible | valid
-          | the [ ] (?: \w+ [ ] )? (?: answer | solution | result ) ) \b
-      | can (?: not | ['\u2019]t | [ ] not ) [ ] be \b
-    )
-  | \A [^\w\n.!?]*                                  # "maybe", or "perhaps 20"
-    (?: maybe | perhaps | possibly | probably ) \b
-    (?: \W* (?: [.!?\n] | \Z ) | [^.\n0-9]{0,20} [0-9] )
-  | (?: \A | [.!?;\n] ) \W*                         # a sentence that begins with "No, wait"
-    (?: (?: but | no | oh | hmm | sorry ) \W+ )*
-    (?: wait | actually | oops | correction | scratch[ ]that ) \b
-  | (?: \A | [.!?;\n] ) \W* no [,.:;!] \W* (?: it (?: 's | [ ]is ) )? \W* [0-9]    # "No, 20."
-  | \b (?: that | this | it | which | answer | i )  # "that's wrong", "it is clearly not right"
-    (?: 's | [ ]is | [ ]was | [ ]am )?
-    [ ] (?: \w+ [ ] )?
-    (?: wrong | incorrect | mistaken | not[ ]right | not[ ]correct ) \b
-    (?! - | [ ] angle | [ ] of \b )                 # "it is not right-angled"
-  | \b i[ ]made[ ]an? [ ] (?: \w+ [ ] )? (?: mistake | error ) \b
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-
 # All that stands between two answers: "\boxed{18} or \boxed{20}".
 EITHER_OR = re.compile(
     r"\W* (?: text\{ \s* )? or \b \W* (?: boxed \W* )?", re.VERBOSE | re.IGNORECASE
-)
-
-TAKEN_BACK_BEFORE = re.compile(  # "not \boxed{18}", "it can't be \boxed{18}"
-    r"\b (?: not | never | cannot | \w+n['\u2019]t ) \s+ (?: (?: be | equal | to ) \s+ )?"
-    r" [\s$*({\\]* \Z",
-    re.VERBOSE | re.IGNORECASE,
-)
-
-# What makes a box a part of something else: "-\boxed{18}", "\boxed{18}^2", "\boxed{18} + 2".
-IN_FRONT = re.compile(
-    r"""
-    (?<! [-\w] ) [-\u2212] \Z                      # a minus that touches the box
-  | [\w)}\]] \s* [-\u2212+/^] \{? \s* \Z           # the last sign of "2 +" and of "2 ^{"
-  | [\w)}\]] \s* \\ (?: cdot | times | div ) \s* \Z
-  | \\ (?: sqrt | d?frac | tfrac | log | ln ) \s* \{ \s* \Z
-    """,
-    re.VERBOSE,
-)
-POWER_BEHIND = re.compile(  # ^2, ^{10} and ^n, but not the o of degrees
-    r"\}? \s* (\^ \s* (?: [0-9a-np-z] | \{ -? (?: [0-9]+ | [a-np-z] ) \} ))", re.VERBOSE
-)
-SIGN_BEHIND = re.compile(
-    r"""
-    \}? \s*
-    ( ! (?= \s* \$ )
-    | [-\u2212+*/] \s* (?= [0-9a-z(\\] )
-    | \\ (?: cdot | times | div ) (?![A-Za-z])
-    )
-    """,
-    re.VERBOSE,
 )
 
 # What may stand between two boxes of one list: "\boxed{3}$, $\boxed{8}$, and $x = \boxed{11}".
@@ -168,7 +111,7 @@ def boxed_marks(text: str) -> list[Mark]:
     marks = []
     for start, end in box_spans(text):
         command = text.rfind("\\", 0, start)  # where \boxed begins
-        if not TAKEN_BACK_BEFORE.search(text[max(0, command - 30) : command]):
+        if not denies(text[max(0, command - 40) : command]):
             answer = with_its_signs(text, command, start, end)
             marks.append(Mark(start, end, answer, is_strong=True, is_box=True))
     return marks
@@ -181,33 +124,6 @@ def boxes_alone(text: str) -> list[Mark]:
         if text[start - 1] == "{":
             marks.append(Mark(start, end, text[start:end].strip(), is_strong=True, is_box=True))
     return marks
-
-
-def with_its_signs(text: str, command: int, start: int, end: int) -> str:
-    r"""The content of a box, and the signs that touch it: "\boxed{18}^2" -> "(18)^2".
-
-    "2 + \boxed{18}" gives "2 + (18)", which is no answer. An equation that goes on behind the box,
-    as "2 + \boxed{3} = 5", has a gap that the box fills; there the content stands alone.
-    """
-    content = text[start:end].strip()
-    behind = re.match("[^$\n]*", text[end : end + MAX_BETWEEN])[0]
-    if not content or "=" in behind:
-        return content
-    front = IN_FRONT.search(text[max(0, command - MAX_BETWEEN) : command])
-    power = POWER_BEHIND.match(text, end)
-    sign = SIGN_BEHIND.match(text, end) if is_in_math(text[:command]) else None
-    if not front and not power and not sign:
-        return content
-    before = front[0] if front else ""
-    after = power[1] if power else sign[1] if sign else ""
-    return f"{before}({content}){after}"
-
-
-def is_in_math(before: str) -> bool:
-    r"""Does what follows stand between dollar signs, or behind a "\(" or a "\["?"""
-    if before.replace("\\$", "").replace("$$", "$").count("$") % 2:
-        return True
-    return any(before.rfind("\\" + a) > before.rfind("\\" + b) for a, b in ("()", "[]"))
 
 
 def lines_with_hashes(text: str) -> list[Mark]:

@@ -16,7 +16,7 @@ Every bound below is small, so that no text takes long. What exceeds one has no 
 import re
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, factorial, floor
+from math import comb, e, factorial, floor, pi
 
 from data.latex_tokens import MAX_DIGITS
 
@@ -265,6 +265,21 @@ def factors(n: int) -> tuple[tuple[int, int], ...]:
 
 
 # --- reading --------------------------------------------------------------------------------------
+
+
+def as_float(value: tuple) -> float | None:
+    """The size of a constant that is no fraction; None if it holds an i, or is too large."""
+    known = {"\\pi": pi, "e": e}
+    total = 0.0
+    try:
+        for product, fraction in value:
+            term = float(fraction)
+            for base, power in product:
+                term *= known.get(base, base) ** float(power)
+            total += term
+    except (TypeError, OverflowError):  # "i" has no size
+        return None
+    return total
 
 
 class Reader:

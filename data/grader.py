@@ -23,10 +23,11 @@ from fractions import Fraction
 
 from data import answer_marks, latex
 from data.answer_in_words import agree
-from data.answer_marks import EITHER_OR, END_MARK, NEXT_QUESTION, TAKEN_BACK
+from data.answer_marks import EITHER_OR, END_MARK, NEXT_QUESTION
 from data.authors import authors_grade
 from data.latex_tokens import MAX_DIGITS
 from data.problem import KINDS
+from data.second_thoughts import takes_back
 
 MAX_RESPONSE = 20_000  # characters; of a longer response only the tail is read
 PLAIN_NUMBER = re.compile(r"[+-]?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?")
@@ -95,7 +96,7 @@ def committed(response: str, kind: str, claims: bool = True) -> list[str]:
             marks += answer_marks.claims(text)
     marks = sorted(mark for mark in marks if mark.answer)
     marks = answer_marks.without_last_remarks(marks, text)
-    if not marks or TAKEN_BACK.search(text[marks[-1].end + 1 : marks[-1].end + 200]):
+    if not marks or takes_back(marks[-1].answer, text[marks[-1].end + 1 : marks[-1].end + 200]):
         return []
 
     answers = [mark.answer for mark in marks]
