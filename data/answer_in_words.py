@@ -11,6 +11,7 @@ hedge. What cannot be taken off stays, and then the text is read as it stands, o
 """
 
 import re
+import unicodedata
 from fractions import Fraction
 
 from data import latex
@@ -75,6 +76,31 @@ CURRENCIES = "Rs|INR|USD|US|EUR|GBP|CAD|AUD|NZD|SGD|HKD|NT|JPY|CNY|RMB|RM|PHP|Ph
 # --- what stands in front and behind --------------------------------------------------------------
 
 AROUND = " \t\r\n*_`:"
+ARROW = re.compile(r"(?:[=-]>|\u2192|\u21d2|\u2234|\\Rightarrow|\\therefore|\\to)\s*")
+CONCLUSION = re.compile(r"(?:So|Thus|Hence|Therefore),?\s+")
+LABEL_WITH_COLON = re.compile(r"([A-Za-z][A-Za-z '-]{1,40}?)\s*:\s*(?=[\\$({\[-]{0,4}\s*\.?[0-9])")
+SENTENCE = re.compile(  # "She has 18 apples left."
+    r"""
+    (?P<words> [A-Za-z] [A-Za-z'\s]* \s )
+    (?: is | are | was | were | has | have | had | makes? | made | earns? | earned | costs? | needs?
+      | gets? | got | pays? | paid | spends? | spent | sells? | sold | takes? | took | gives? | gave
+      | equals | buys? | bought | eats? | ate | uses? | used | owes? | saves? | saved | weighs?
+      | receives? | received | walks? | runs? | reads? | bakes? | drives? | leaves? ) \s+
+    (?: (?: exactly | only | a \s total \s of ) \s+ )?
+    (?P<value> \\?\$? \s* -?[0-9] [0-9,]* (?: \.[0-9]+ )? [^0-9]* )
+    """,
+    re.VERBOSE,
+)
+IS_THE_ANSWER = re.compile(
+    r"\s+is the (?:final |correct |right )?(?:answer|total|result)\W*\Z", re.IGNORECASE
+)
+DENIAL = re.compile(  # "72, not 73"
+    r"""
+    (?<=[\w%]) \s* [,(]? \s* (?: (?: and | but ) \s )?
+    (?: not | rather \s than | instead \s of ) \s \$? [0-9][0-9,.]* [a-z\s]* \)? [\s.]* \Z
+    """,
+    re.VERBOSE,
+)
 BEHIND = AROUND + ",;"
 LABEL = re.compile(  # "Rs. 500", "Day 12", "US $5"; the word is one of its own
     rf"""
@@ -148,8 +174,17 @@ def bare_sentence(text: str) -> str:
     """
     if len(text) > latex.MAX_ANSWER:
         return text
+    text = DENIAL.sub("", without_pictures(text))
     text = without_tail(text).rstrip(BEHIND)
     return bare(without_remark(text, sums=True))
+
+
+def without_pictures(text: str) -> str:
+    """Without signs such as a tick or a smile at the end."""
+    text = text.rstrip()
+    while text and unicodedata.category(text[-1]) in ("So", "Mn") and text[-1] != "\u00b0":
+        text = text[:-1].rstrip()
+    return text
 
 
 def without_tail(text: str) -> str:
@@ -226,11 +261,26 @@ def spelled_number(text: str) -> int | None:
 
 def bare(text: str) -> str:
     """Without a label or an equals sign in front, and only the result of an equation."""
-    text = text.lstrip(AROUND + "=").rstrip(AROUND)
-    return equation_result(without_label(text))
+    text = text.strip(AROUND)
+    for in_front in (ARROW, CONCLUSION):
+        opening = in_front.match(text)
+        text = text[opening.end() :] if opening else text
+    text = IS_THE_ANSWER.sub("", text.lstrip(AROUND + "="))
+    return equation_result(number_of_sentence(without_label(text)))
+
+
+def number_of_sentence(text: str) -> str:
+    """What a sentence with one number says: "She has 18 apples left." -> "18 apples left."."""
+    sentence = SENTENCE.fullmatch(text)
+    if not sentence or not (ALL_DOUBTS | {"if"}).isdisjoint(words_of(sentence["words"])):
+        return text
+    return sentence["value"]
 
 
 def without_label(text: str) -> str:
+    label = LABEL_WITH_COLON.match(text)
+    if label and (ALL_DOUBTS | HEADINGS - {"solution"}).isdisjoint(words_of(label[1])):
+        return text[label.end() :]
     label = LABEL.match(text)
     if not label:
         return text
@@ -260,7 +310,10 @@ def equation_result(text: str) -> str:
     last = value_of(sides[-1])
     if last is None or any(value_of(side) != last for side in sides[:-1]):
         return text
-    return f"{name}={sides[-1]}" if name else sides[-1].strip()
+    shown = sides[-1]
+    if not is_number(shown) and is_number(sides[0]):  # 18 = 20 - 2
+        shown = sides[0]
+    return f"{name}={shown}" if name else shown.strip()
 
 
 def is_number(text: str) -> bool:

@@ -15,21 +15,39 @@ from data.second_thoughts import denies
 # GSM8K's own mark, "#### 18": the rest of the line, up to a second mark.
 HASHES = re.compile(r"\#{4,} ( (?: (?!\#\#\#\#) [^\n] )* )", re.VERBOSE)
 
-# Plain words: "The answer is 18", "**Answer:** 18", a line "A: 18".
+SOLUTION = re.compile(r"\W*solution\s*:", re.IGNORECASE)  # it holds one, and is no heading
+NUMBERED = re.compile(r"\s*[0-9]{1,2}[.)]\s+[A-Z][A-Za-z' ]*:?\**\s*")  # "#### 2. Check"
+
+# Plain words: "The answer is 18", "**Answer:** 18", a line "A: 18", "<answer>18".
 CLAIM = re.compile(
     r"""
-    (?: \b answer \** [ ]{0,3} (?: is | = | : )     # "answer is", "answer** :"
+    (?: (?<! if [ ] the [ ] )
+        \b answer \b (?: [ ] to [ ] (?: the | this ) [ ] \w+ )? ["*_}]{0,3}
+        (?: [ ]{0,3} (?: is | = | : | \uff1a | (?: should | would | must ) [ ] be )
+          | [ ] - (?= [ ] )                         # "Answer - 18"
+          | [ ]? (?= \n (?! \s* [0-9]{1,2} [.)] [ ] ) )     # a heading, but no list behind it
+          | (?<= \* ) (?= [ ] [0-9] )               # "**Answer** 18"
+        )
       | ^ [ \t]* A:                                 # or a line that begins with "A:"
+      | <answer>
     )
-    [ :]{0,3}
-    (?= [-\u2212+$\\(* ]{0,5}                       # a number follows, perhaps behind "$" or "**",
+    [\s:\uff1a*_"`}]{0,6}
+    (?: (?: therefore | thus | indeed | only | just | clearly | simply | exactly | equal [ ] to
+        | that ) \b ,? [ ] ){0,2}
+    (?: \\ (?: text | textbf | mathbf ) (?= \{ ) )?
+    (?= (?: <<[^<>\n]*>> )?                         # a number follows, perhaps behind a name,
+        (?: \$? (?: [a-z] [+] ){0,3} [a-z] [ ]? = | [A-Z][a-z]{2,} [ ]? [=:] )? [ ]?
+        [-+\u2212$\\({\[* <\u20ac\u00a3\u20b9_`"]{0,6}      # "$" or "**",
         (?-i: (?: Rs | [A-Z]{2,3} ) \b \.? [ ]{0,2} # or behind a currency,
-          | [A-Z][a-z]{2,} [ ] )?                   # or a label, as in "Day 12"
+          | [A-Z][a-z]{2,} [ ]                      # or a label, as in "Day 12",
+          | [dt]?frac \{ )?                         # or in LaTeX
         [.0-9] )
     (?= (                                           # and this is the answer: to the sentence's end
         (?: (?! (?<! \b Rs ) \. \s                  # "18. She ..." is 18, but "1.5 miles" stays
               | ! (?: [\s*"'] | \Z ) (?! \s* [=+*/-] )
-              | \s (?: because | since ) \s )
+              | \s (?: because | since ) \s
+              | \s (?: so | as | and ) \s (?= (?: she | he | they | we | it | the | there ) \s )
+              | </answer> )
             [^\n]
         ){0,200}
     ) )
@@ -37,11 +55,22 @@ CLAIM = re.compile(
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 
+# "Answer: She has 18 apples": the number is found by answer_in_words.py.
+SENTENCE_CLAIM = re.compile(
+    r"""
+    \b answer \** (?: : | [ ] is [ ] that ) [\s*]{0,4}
+    ( [A-Z] [^\n.0-9]{2,60} [0-9] [^\n]{0,100} )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
 # Where a model with another tokenizer ends.
 END_MARK = re.compile(
     r"""
-    (?: </s> | <eos> | <end_of_turn> | <end_of_text> | <\uff5cend\u2581of\u2581sentence\uff5c>
-      | <\| (?: im_end | endoftext | end_of_text | eot_id | eom_id | end | eos ) \|>
+    (?: </s> | <eos> | <end_of_turn> | <start_of_turn> | <end_of_text> | \[/?INST\]
+      | <\uff5cend\u2581of\u2581sentence\uff5c>
+      | <\| (?: im_end | im_start | user | start_header_id | endoftext | end_of_text | eot_id
+              | eom_id | end | eos ) \|>
     )
     """,
     re.VERBOSE,
@@ -58,6 +87,8 @@ NEXT_QUESTION = re.compile(
         (?: : | \s?$ )                              #   then a colon or the end of the line
       | (?: Question | Problem | Exercise )
         [ ] [0-9]{1,3} \b                           #   or with "Problem 2" and any text
+      | Example [ ] [0-9]{1,2} :
+      | Here(?: 's | [ ] is ) [ ] another [ ] (?: question | problem )
     )
   | (?<![\w:\\]) (?<!and[ ]) (?<!,[ ])              # or, inside of a line, "Q: " and the like, but
     (?: Question | Problem | Q )                    #   not "the line through P and Q: y = x"
@@ -139,6 +170,7 @@ def lines_with_hashes(text: str) -> list[Mark]:
         has_own_mark = "\\boxed" in content or "\\fbox" in content or CLAIM.search(content)
         first = re.match(r"\W*([A-Za-z]{2,})", content)
         is_heading = first and first[1].lower() in HEADINGS and not is_hedged(content)
+        is_heading = is_heading and not SOLUTION.match(content) or NUMBERED.fullmatch(content)
         if re.search("[0-9]", content) and not has_own_mark and not is_heading:
             answer = bare_sentence(content)
             is_strong = not first or is_number(answer)
@@ -150,8 +182,23 @@ def claims(text: str) -> list[Mark]:
     """The answers of sentences "The answer is 18"."""
     marks = []
     for claim in CLAIM.finditer(text):
-        marks.append(Mark(*claim.span(1), bare_sentence(claim[1]).strip(), is_strong=False))
+        answer = bare_sentence(without_closing(claim[1])).strip()
+        marks.append(Mark(*claim.span(1), answer, is_strong=False))
+    places = {mark.start for mark in marks}
+    for claim in SENTENCE_CLAIM.finditer(text):
+        answer = bare_sentence(claim[1]).strip()
+        if claim.start(1) not in places and is_number(answer):
+            marks.append(Mark(*claim.span(1), answer, is_strong=False))
     return marks
+
+
+def without_closing(text: str) -> str:
+    """Without brackets and quotes at the end that were opened before the answer."""
+    text = text.rstrip(' ."`')
+    for opening, closing in ("()", "[]", "{}"):
+        if text.endswith(closing) and text.count(closing) > text.count(opening):
+            text = text[:-1].rstrip(' ."`')
+    return text
 
 
 def without_last_remarks(marks: list[Mark], text: str) -> list[Mark]:

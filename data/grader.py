@@ -111,7 +111,8 @@ def committed(response: str, kind: str, claims: bool = True) -> list[str]:
 def read_part(response: str, kind: str) -> str:
     """A response up to a question that the model invents; of a long one only its tail."""
     text = response[-MAX_RESPONSE:]
-    next_question = NEXT_QUESTION.search(text)
+    first = NEXT_QUESTION.match(text.lstrip())  # it repeats its own question
+    next_question = NEXT_QUESTION.search(text, text.find(first[0]) + len(first[0]) if first else 0)
     if next_question:
         text = text[: next_question.start()]
     end = END_MARK.search(text, 1) if kind != "ordered" else None  # 1: one may stand at its start

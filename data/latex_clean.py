@@ -88,6 +88,14 @@ TEXT = re.compile(
     """,
     re.VERBOSE,
 )
+ORDINAL = re.compile(  # 7th, also with a raised end
+    r"""
+    (?<=[0-9]) \s*
+    (?: \^ \s* \{ \s* (?: st | nd | rd | th ) \s* \} | (?: st | nd | rd | th ) (?![A-Za-z]) )
+    """,
+    re.VERBOSE,
+)
+BOLD = re.compile(r"\*\*([A-Za-z ]+)\*\*")  # 18 **dollars**
 AND = re.compile(r",?\s*\band\b")  # "1, 2, and 3"
 OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])")  # "x = 2 or x = 3"
 DOTS = re.compile(r"\.\.\.+")
@@ -131,6 +139,8 @@ def clean(text: str) -> str:
     text = " ".join(text.split())
     text = TEXT.sub(r" \1 ", text)
     text = TEXT.sub(r" \1 ", text)  # once more, for \text{\textbf{C}}
+    text = BOLD.sub(r"\1", text)
+    text = ORDINAL.sub("", text)
     text = text.replace(">=", "\\ge ").replace("<=", "\\le ")
     text = AND.sub(", ", text)
     text = OR.sub(r" \\lor ", text)

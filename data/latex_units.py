@@ -95,7 +95,7 @@ NOT_UNITS = HEDGES | set(  # words that change the value, hedge, or take it back
     "wait actually but instead except without unless versus something add added when where such "
     "with ish nope guess unsure itself pqr".split()
 )
-UNIT_WORDS = 6  # at most so many words of unit are read
+UNIT_WORDS = 8  # at most so many words of unit are read
 SCALES = {
     "dozen": 12,
     "hundred": 100,
@@ -164,6 +164,7 @@ def is_unit(word: str) -> bool:
 
 
 def is_unit_part(word: str) -> bool:
+    word = word.removesuffix("'s").removesuffix("'")  # at the farmer's market
     if not (word.isascii() and word.isalpha()):
         return False
     if word in UNITS or word in SMALL_WORDS:
