@@ -15,6 +15,7 @@ import unicodedata
 from fractions import Fraction
 
 from data import latex
+from data.answer_forms import same_choice, same_range
 from data.exact import as_float, computed
 from data.latex_clean import clean
 from data.latex_tokens import number, split_top, tokenize
@@ -130,6 +131,8 @@ QUALIFIER = re.compile(  # "for all real x", "where n is an integer"
         (?: for \s+ (?: all | any | every | each | some | arbitrary ) | where | with | in \s which )
         \b [A-Za-z,\s\\{}-]* )
     [)\]]? \s* \Z
+  | [,;\s(] \s* [a-zA-Z] \s* \\in \s*               # "n \in \mathbb{Z}"
+    \\mathbb \s* \{? \s* [ZNQRC] \s* \}? \s* \)? \s* \Z
     """,
     re.VERBOSE,
 )
@@ -346,10 +349,12 @@ def value_of(text: str) -> Fraction | tuple | None:
 
 def agree(found: str, answer: str, any_order: bool) -> bool:
     """Do they mean the same, as they stand or when what is around them is taken off?"""
-    if latex.equal(found, answer, any_order):
+    if latex.equal(found, answer, any_order) or found == answer:
         return True
     if max(len(found), len(answer)) > latex.MAX_ANSWER:
         return False
+    if same_choice(clean(found), clean(answer)) or same_range(clean(found), clean(answer)):
+        return True
     found, range_found = split_qualifier(clean(without_rounding(found.rstrip(BEHIND))))
     answer, range_answer = split_qualifier(clean(answer))
     if range_found and range_answer and range_found != range_answer:
@@ -388,7 +393,7 @@ def split_qualifier(text: str) -> tuple[str, str]:
     qualifier = QUALIFIER.search(text)
     if not qualifier or not text[: qualifier.start()].strip():
         return text, ""
-    words = words_of(qualifier["words"])
+    words = words_of(qualifier["words"] or "")
     for word in words:
         if len(word) > 1 and word not in WORDS_OF_QUALIFIERS | {"in"}:
             return text, ""

@@ -19,7 +19,7 @@ from data.exact import constant
 from data.latex_clean import clean
 from data.latex_terms import MAX_DEPTH, terms
 from data.latex_tokens import encloses, matching_braces, number, split_top, tokenize
-from data.latex_units import split_name, split_scale, split_unit
+from data.latex_units import names_differ, split_name, split_scale, split_unit
 
 MAX_ANSWER = 1_000  # characters; a longer "answer" is not read at all
 
@@ -92,7 +92,7 @@ def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
     """
     if found is None:
         return False
-    if gold.name and found.name and gold.name != found.name:
+    if gold.name and found.name and names_differ(gold.name, found.name):
         return False
     if gold.unit and found.unit and not compatible(gold.unit, found.unit):
         return False
@@ -102,16 +102,25 @@ def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
         return same_size and as_set(gold.value) == as_set(found.value)
     if any_order and len(kinds) == 2 and kinds <= {"or", ",", "{}"}:
         return same_solutions(gold, found)
+    if any_order and kinds <= {",", "or", "{}"} and holds_two_values(gold, found):
+        return as_set(gold.value) == as_set(found.value)
     in_parentheses = gold.kind == "," and found.kind == "()"
-    if gold.kind != found.kind and not in_parentheses:
+    are_named = gold.kind == "()" and found.kind == "," and all(e.name for e in found.value)
+    if gold.kind != found.kind and not in_parentheses and not are_named:
         return False
     if isinstance(gold.value, list):
         return same_elements(gold, found, any_order)
     if gold.kind == "text":
         is_small_letter = len(gold.value) == 1 and gold.value.islower()
         if not is_small_letter:  # "c" may be C, but x is not X
-            return gold.value.lower() == found.value.lower()
+            return singular(gold.value) == singular(found.value)
     return gold.value == found.value
+
+
+def singular(words: str) -> str:
+    """ "No solutions" -> "no solution"."""
+    words = words.lower()
+    return words.removesuffix("s") if len(words) > 3 else words
 
 
 def compatible(unit: str, other: str) -> bool:
@@ -137,6 +146,14 @@ def same_solutions(gold: Answer, found: Answer) -> bool:
         if isinstance(answer.value, list) and several_names(answer.value):
             return False
     return as_set(gold.value) == as_set(found.value)
+
+
+def holds_two_values(*answers: Answer) -> bool:
+    r"""Is one of the parts a \pm?"""
+    for answer in answers:
+        if isinstance(answer.value, list) and any(part.kind == "+-" for part in answer.value):
+            return True
+    return False
 
 
 def several_names(answers: list[Answer]) -> bool:

@@ -34,10 +34,17 @@ SYNONYMS = {
     "quad": " ",
     "qquad": " ",
     "thinspace": " ",
+    "mid": "|",
+    "vert": "|",
+    "lvert": "|",
+    "rvert": "|",
+    "lbrack": "[",
+    "rbrack": "]",
+    "to": "\\rightarrow",
 }
 DROPPED = (
     "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed fbox "
-    "tiny small normalsize large Large LARGE huge Huge bf rm it checkmark"
+    "tiny small normalsize large Large LARGE huge Huge bf rm it checkmark mathbf boldsymbol bm"
 ).split()
 
 COMMAND = re.compile(
@@ -81,13 +88,17 @@ COLOR = re.compile(r"\\(?:text)?color\s*\{[A-Za-z]+\}")  # \textcolor{red}{5}
 TEXT = re.compile(
     r"""
     \\ (?: text (?: bf | it | rm | normal | sf | tt | up )?
-         | math (?: rm | bf | it | sf )
-         | boldsymbol | bm | mbox | hbox | operatorname | emph | underline | ensuremath
+         | math (?: rm | it | sf )
+         | mbox | hbox | operatorname | emph | underline | ensuremath
        )
     \s* \{ ([^{}]*) \}
     """,
     re.VERBOSE,
 )
+OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")  # {1 \over 6}
+CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}")
+BASE = re.compile(r"\(([0-9]+)\)(?=_)")  # (204)_5
+FULL_HOUR = re.compile(r"(?<=[0-9]):00(?= [ap]m\b)")
 ORDINAL = re.compile(  # 7th, also with a raised end
     r"""
     (?<=[0-9]) \s*
@@ -139,6 +150,9 @@ def clean(text: str) -> str:
     text = " ".join(text.split())
     text = TEXT.sub(r" \1 ", text)
     text = TEXT.sub(r" \1 ", text)  # once more, for \text{\textbf{C}}
+    text = OVER.sub(r"\\frac{\1}{\2}", text)
+    text = CHOOSE.sub(r"\\binom{\1}{\2}", text)
+    text = BASE.sub(r"\1", text)
     text = BOLD.sub(r"\1", text)
     text = ORDINAL.sub("", text)
     text = text.replace(">=", "\\ge ").replace("<=", "\\le ")
@@ -147,6 +161,7 @@ def clean(text: str) -> str:
     text = DOTS.sub(r" \\ldots ", text)
     text = AM.sub(" am", text)
     text = PM.sub(" pm", text)
+    text = FULL_HOUR.sub("", text)
     text = U_FOR_UNION.sub("\\\\cup ", text)
     text = DEGREES.sub(" degrees ", text)
     text = text.replace("%", " percent ")

@@ -93,6 +93,8 @@ NOT_UNITS = HEDGES | set(  # words that change the value, hedge, or take it back
     "squared cubed factorial reciprocal inverse divided multiplied root power negative choose sin "
     "cos tan cot sec csc log exp sqrt alpha beta gamma theta phi infinity wrong incorrect false "
     "wait actually but instead except without unless versus something add added when where such "
+    "repeating recurring doubled tripled halved quadrupled eleventh elevenths twelfth twelfths "
+    "twentieth twentieths millionth millionths billionth billionths quintillion "
     "with ish nope guess unsure itself pqr".split()
 )
 UNIT_WORDS = 8  # at most so many words of unit are read
@@ -113,15 +115,25 @@ SCALES = {
 EQUATION = re.compile(r"(?s)([^=]{1,40}?)(?:=|\\in(?![A-Za-z]))([^=]*)")  # x = 5, x \in [0,1]
 NAME = re.compile(
     r"""
-    [A-Za-z\\ ]+                    # x, \angle ABC
-    (?: _ \{? [A-Za-z0-9]+ \}? )?   # v_{20}
+    [A-Za-z\\ ]+                            # x, \angle ABC
+    (?: \{ [A-Za-z ]+ \} )?                 # \overline{AB}
+    (?: _ \{? [A-Za-z0-9\\ ]+ \}? )?        # v_{20}, x_{\max}
     '?
-    (?: \^\{-1\} )?                 # f^{-1}
-    (?: \( [A-Za-z0-9]+ \) )?       # f(x)
-  | \( [A-Za-z, ]+ \)               # (x, y)
+    (?: \^\{-1\} )?                         # f^{-1}
+    (?: \s* \( [-A-Za-z0-9,\\ ]+ \) )?     # f(x), f(-2), P(A \cap B)
+  | \( [A-Za-z, ]+ \)                       # (x, y)
+  | [a-wA-W] (?: \s* \+ \s* [a-wA-W] )+    # m + n; but x + y = 5 is a line
+  | \| (?: [A-Z]{2,3} | z ) \|              # lengths and sizes
+  | \[ [A-Z]{3,5} \] | E \[ [A-Z] \]        # areas, expectations
+  | \\frac \{ (?: [A-Z]{2} | d[a-z] ) \} \{ (?: [A-Z]{2} | d[a-z] ) \}
     """,
     re.VERBOSE,
 )
+GREEK_LETTER = re.compile(
+    r"\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|psi|omega)"
+)
+TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+AT_NUMBER = re.compile(r"([A-Za-z])\((-?[0-9]+)\)")  # f(2)
 NOT_IN_NAMES = HEDGES | RELATIONS  # "\\sqrt x = 5" does not say what x is, "\\sin x = 1" answers
 NOT_IN_NAMES |= {"\\pm", "\\neg", "\\not", "\\sim", "\\sqrt", "\\log", "\\ln", "\\exp"}
 
@@ -129,14 +141,30 @@ NOT_IN_NAMES |= {"\\pm", "\\neg", "\\not", "\\sim", "\\sqrt", "\\log", "\\ln", "
 def split_name(text: str) -> tuple[str, str | None]:
     r"""(value, name): "x = 5" -> ("5", "x"), "x \in [0,1]" -> ("[0,1]", "x"), "5" -> ("5", None).
 
-    A computation before the "=" is not a name. Only names of one letter are compared, so the others
-    are dropped: "x = 5" is not "y = 5", but "\text{Area} = 5" may be "A = 5".
+    A computation before the "=" is not a name. Names that are not compared are dropped: "x = 5" is
+    not "y = 5", but "\text{Area} = 5" may be "A = 5". See `names_differ`.
     """
     m = EQUATION.fullmatch(text)
     if not m or not is_name(m[1]):
         return text, None
-    name = m[1].strip()
-    return m[2], name if len(name) == 1 else None
+    name = " ".join(m[1].split())
+    compared = is_letter(name) or TRIGONOMETRIC.match(name) or AT_NUMBER.fullmatch(name)
+    return m[2], name if compared else None
+
+
+def names_differ(name: str, other: str) -> bool:
+    r"""True of x and y, \sin x and \cos x, \sin x and x, f(2) and f(3); but not of f(2) and y."""
+    if TRIGONOMETRIC.match(name) or TRIGONOMETRIC.match(other):
+        return re.sub("[() ]", "", name) != re.sub("[() ]", "", other)
+    at = AT_NUMBER.fullmatch(name)
+    other_at = AT_NUMBER.fullmatch(other)
+    if at and other_at:
+        return at[1] == other_at[1] and at[2] != other_at[2]
+    return is_letter(name) and is_letter(other) and name != other
+
+
+def is_letter(name: str) -> bool:
+    return len(name) == 1 or bool(GREEK_LETTER.fullmatch(name))
 
 
 def is_name(text: str) -> bool:
