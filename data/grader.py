@@ -7,10 +7,11 @@ r"""The only judge: does a response end in the right answer? Reward and verdict 
 Which answers count. For math: `\boxed{...}`, in any form (data/boxes.py). For gsm8k: `\boxed{...}`,
 `#### N`, the words "the answer is N" and a line "A: N", since base models often write neither mark.
 The last one counts: a model may correct itself. An empty or unclosed box is passed over. It may not
-hedge: nothing counts if the last answer is taken back ("Wait, that is wrong") or an "or" follows.
-Boxes with only commas, "and" or "or" between them are one list. A box or `#### N` stands although a
-sentence or a heading without a readable number follows it. What comes after an end-of-text mark
-("</s>"), or a question that the model invents ("Question:", "Q:", "Problem:"), is not read.
+hedge: nothing counts if the last answer is taken back ("Wait, that is wrong") or an "or" with
+another value follows (data/second_thoughts.py). Boxes with only commas, "and" or "or" between them
+are one list. A box or `#### N` stands although a sentence or a heading without a readable number
+follows it. What comes after an end-of-text mark ("</s>"), or a further question that the model
+invents ("Question:", "Q:", "Problem:"), is not read.
 
 What is equal. Numbers are compared as exact fractions: 0.5 = 1/2, but 0.25 is not 25%. All else is
 compared form by form in data/latex.py: "18 or 20" is right only if the reference answer says so.
