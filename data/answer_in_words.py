@@ -264,6 +264,8 @@ def spelled_number(text: str) -> int | None:
 
 def bare(text: str) -> str:
     """Without a label or an equals sign in front, and only the result of an equation."""
+    if len(text) > latex.MAX_ANSWER:
+        return text
     text = text.strip(AROUND)
     for in_front in (ARROW, CONCLUSION):
         opening = in_front.match(text)

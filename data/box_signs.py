@@ -3,6 +3,7 @@ r"""The signs that make a box a part of something else: "-\boxed{18}", "\boxed{1
 import re
 
 MAX_AWAY = 100  # characters before and behind the box that are looked at
+MAX_PARAGRAPH = 2_000  # characters before it in which mathematics may have begun
 
 IN_FRONT = re.compile(r"(?<! [-\w] ) [-\u2212] \Z", re.VERBOSE)  # a minus that touches the box
 IN_FRONT_IN_MATH = re.compile(
@@ -44,7 +45,7 @@ def with_its_signs(text: str, command: int, start: int, end: int) -> str:
     line = text[text.rfind("\n", 0, command) + 1 : command][-MAX_AWAY:]
     front = IN_FRONT.search(line)
     back = POWER_BEHIND.match(text, end)
-    if is_in_math(text[:command]):
+    if is_in_math(text[max(0, command - MAX_PARAGRAPH) : command].rpartition("\n\n")[2]):
         front = front or IN_FRONT_IN_MATH.search(line)
         back = back or BEHIND_IN_MATH.match(text, end)
     if not front and not back:
