@@ -68,10 +68,9 @@ ANSWERS = {
         "{=pass@32: 3.6M.rl-none - 3.6M.rl}."
     ),
     "forgetting": (
-        "After SFT at a rate of 3e-4, against RL at 1e-3, the loss on general text "
-        "{=heldout_loss: 3.6M.sft-3e-4 - 3.6M.rl-1e-3}; after SFT at 1e-3 it "
-        "{heldout_loss: 3.6M.sft - 3.6M}, after RL at 2.5e-4 it "
-        "{heldout_loss: 3.6M.rl - 3.6M}."
+        "After SFT at 1e-3 the loss on general text {heldout_loss: 3.6M.sft - 3.6M}, after RL at "
+        "1e-4 it {heldout_loss: 3.6M.rl-1e-4 - 3.6M}; how far the two have moved from the base is "
+        "in the figure."
     ),
     "length": (
         "In 300 more steps pass@1 of direct RL {pass@1: 1.5M.rl-600 - 1.5M.rl} from 1.5M, and "

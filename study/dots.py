@@ -241,10 +241,13 @@ def draw_tail(study: Study, experiment: Experiment):
 
 
 def draw_forgetting(study: Study, experiment: Experiment):
-    """Change of the held-out loss against the distance from the base, a dot for each run."""
+    """Change of the held-out loss against the distance from the base, a dot for each run.
+
+    A line for each method joins the means of its rates.
+    """
     stem = study.last
     fig, ax = pyplot().subplots(figsize=(6.4, 4.4), layout="constrained")
-    drawn = False
+    means = {"sft": [], "rl": []}
     for recipe in experiment.recipes:
         name = f"{stem}.{recipe}"
         distance = cells.distances(study, name)
@@ -253,17 +256,23 @@ def draw_forgetting(study: Study, experiment: Experiment):
         seeds = sorted(distance.keys() & losses.keys() & of_base.keys())
         if not seeds:
             continue
-        drawn = True
         x = [distance[seed] for seed in seeds]
         y = [losses[seed][""] - of_base[seed][""] for seed in seeds]
-        hue = colour("sft" if recipe.startswith("sft") else "rl")
-        ax.scatter(x, y, s=18, color=hue, alpha=0.6, linewidth=0)
-        ax.annotate(recipe, (np.mean(x), np.mean(y)), xytext=(5, 3), textcoords="offset points")
+        method = "sft" if recipe.startswith("sft") else "rl"
+        middle = (np.mean(x), np.mean(y))
+        means[method].append(middle)
+        ax.scatter(x, y, s=18, color=colour(method), alpha=0.6, linewidth=0)
+        offset = (-6, 5) if method == "sft" else (6, -11)
+        side = "right" if method == "sft" else "left"
+        ax.annotate(recipe, middle, xytext=offset, textcoords="offset points", ha=side)
+    for method, points in means.items():
+        if points:
+            ax.plot(*zip(*sorted(points)), color=colour(method), linewidth=1.2)
     ax.axhline(0, color="black", linewidth=0.8)
-    ax.set_xscale("symlog", linthresh=0.1)
+    ax.set_xscale("log")
     ax.set(xlabel="KL from the base on prompts of the task (nats per response)")
     ax.set(ylabel="change of held-out loss (nats per token)")
-    return fig if drawn else None
+    return fig if means["sft"] or means["rl"] else None
 
 
 EDGE_TITLES = {"d0": "no problem of the edge", "d1": "1 % of the edge", "d10": "10 % of the edge"}
