@@ -42,6 +42,10 @@ ANSWERS = {
         "16 passes it {pass@32: 3.6M.sft.rl - 3.6M.sft}, after 61 it "
         "{pass@32: 3.6M.sft-61.rl - 3.6M.sft-61}."
     ),
+    "intensity": (
+        "With 300 steps of RL after SFT pass@32 {pass@32: 3.6M.sft.rl - 3.6M.sft}, with 600 it "
+        "{pass@32: 3.6M.sft.rl-600 - 3.6M.sft}."
+    ),
     "rate": (
         "With RL after SFT at its own rate pass@32 {pass@32: 3.6M.sft.rl - 3.6M.sft}; at twice the "
         "rate it {pass@32: 3.6M.sft.rl-2x - 3.6M.sft}, at four times it "

@@ -72,6 +72,8 @@ RATE = AFTER_SFT | {
     "sft.rl-8x": ("sft", f"grpo.py{LONG} --lr [2e-3|8e-6]"),
 }
 
+INTENSITY = AFTER_SFT | {"sft.rl-600": ("sft", "grpo.py --steps 600")}
+
 TAIL_SAMPLES = "evaluate.py --task {task} --n 256 --k 1,8,32,64,128,256"
 TAIL = RL | {
     "draw-1": ("base", TAIL_SAMPLES + " --seed 1000"),
@@ -159,6 +161,13 @@ EXPERIMENTS = {
         "Does deeper SFT make RL sharpen?", LADDER, seeds=6, **ANYWHERE, figure="ladder"
     ),
     "rate": Experiment("Does a higher rate make RL after SFT sharpen?", RATE, seeds=6, **ANYWHERE),
+    "intensity": Experiment(
+        "Do more rollouts a problem make RL after SFT sharpen?",
+        INTENSITY,
+        seeds=6,
+        with_core=True,
+        beside={"sft.rl-600": "sft.rl"},
+    ),
     "edge": Experiment(
         "Does RL reach what pre-training did not teach?",
         EDGE,
