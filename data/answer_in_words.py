@@ -77,6 +77,7 @@ CURRENCIES = "Rs|INR|USD|US|EUR|GBP|CAD|AUD|NZD|SGD|HKD|NT|JPY|CNY|RMB|RM|PHP|Ph
 # --- what stands in front and behind --------------------------------------------------------------
 
 AROUND = " \t\r\n*_`:"
+# "=> 18", "Therefore, 18", "Total: $18"
 ARROW = re.compile(r"(?:[=-]>|\u2192|\u21d2|\u2234|\\Rightarrow|\\therefore|\\to)\s*")
 CONCLUSION = re.compile(r"(?:So|Thus|Hence|Therefore),?\s+")
 LABEL_WITH_COLON = re.compile(r"([A-Za-z][A-Za-z '-]{1,40}?)\s*:\s*(?=[\\$({\[-]{0,4}\s*\.?[0-9])")
@@ -92,7 +93,7 @@ SENTENCE = re.compile(  # "She has 18 apples left."
     """,
     re.VERBOSE,
 )
-IS_THE_ANSWER = re.compile(
+IS_THE_ANSWER = re.compile(  # "18 is the final answer."
     r"\s+is the (?:final |correct |right )?(?:answer|total|result)\W*\Z", re.IGNORECASE
 )
 DENIAL = re.compile(  # "72, not 73"
