@@ -60,6 +60,11 @@ ANSWERS = {
         "{verified@128[edge]: d1.rl-edge - d1}. With RL beyond the edge, pass@128 there "
         "{verified@128[beyond]: d1.rl-beyond - d1}."
     ),
+    "further": (
+        "With RL after SFT, both on problems of 3 and 4 operations, pass@1 over the whole test "
+        "{pass@1: d1.sft-inside.rl-inside - d1.sft-inside}, and pass@128 "
+        "{pass@128: d1.sft-inside.rl-inside - d1.sft-inside}."
+    ),
     "border": (
         "With 6 groups of 64 rollouts a step instead of 96 of 4 pass@1 "
         "{=pass@1: 3.6M.rl-6x64 - 3.6M.rl-96x4}, and pass@32 of the shape (3,2) "

@@ -106,6 +106,10 @@ EDGE = {
     "rl-beyond": rl(f"--data toy-long:33+34+43 {ON_BAND}", steps=150),
     "rl-mixed": rl(f"--data toy-long:23+32+33+34+43 {ON_BAND}", steps=150),
 }
+FURTHER = {
+    "sft-inside": ("base", "sft.py --data toy-long:12+21+22"),
+    "sft-inside.rl-inside": ("sft-inside", EDGE["rl-inside"][1]),
+}
 # Rows of 128 tokens, so that every position of a long problem occurs in pre-training.
 SATURATED = "--tokens 14M --keep 14M --seq_len 128 --batch 15"
 EDGE_PRETRAIN = {
@@ -178,6 +182,16 @@ EXPERIMENTS = {
         pretrain=EDGE_PRETRAIN,
         against="base",
         figure="edge",
+    ),
+    "further": Experiment(
+        "Does RL after SFT sharpen where the test asks for more than was taught?",
+        FURTHER,
+        stems="d1",
+        seeds=3,
+        with_core=True,
+        evaluate="--task toy-long --n 128 --k 1,8,32,128 --max_response 80",
+        pretrain={"d1": EDGE_PRETRAIN["d1"]},
+        beside={"sft-inside.rl-inside": "sft-inside"},
     ),
     "border": Experiment(
         "At which pass rate does a group of n rollouts begin to teach?",
