@@ -373,7 +373,7 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
     own = set(experiment.recipes) - set(RECIPES)
     for cell in there:
         stem, recipe = study.cell(cell)
-        if recipe in own or stem in experiment.pretrain:
+        if recipe in own or stem in experiment.pretrain and recipe != "base":
             return True
     return False
 

@@ -21,6 +21,10 @@ SPELLED = {
     "and a KL term",
 }
 
+SHAPES = (
+    " A problem has a shape (a,b): a operations on the first person, b on the second; the test has "
+    "five of them."
+)
 RULE = (
     "How a verdict is reached: values are paired by seed and problem, and the 95 % interval counts "
     "the luck of the seeds and the choice of problems together (one seed: problems alone). "
@@ -57,7 +61,8 @@ def question(study: Study) -> str:
         f"it *expand* what the model can do (more problems solved in {wide} tries, pass@{wide}) or "
         "only *sharpen* it (more at the first try, pass@1, and fewer in many)? From checkpoints "
         f"after {', '.join(study.stems)} tokens of pre-training the same model was fine-tuned on "
-        f"solutions (SFT), trained by RL, and both in turn or together; {seeds}.\n"
+        f"solutions (SFT), trained by RL, and both in turn or together; {seeds}."
+        f"{SHAPES if study.task == 'toy' else ''}\n"
     )
 
 
@@ -105,10 +110,14 @@ def how_long(study: Study) -> list[str]:
         return []
     steps = min(log[-1]["step"] for log in logs)
     accuracy = cells.in_training(study, study.last, "rl")
-    said = f"RL took {steps} steps; of direct RL's own samples {accuracy} were right"
+    said = f"RL took {steps} steps"
     written = study.logs(study.stems[0], WRITTEN)
     if written and written[0][-1]["step"] < steps:
-        said += f"; {WRITTEN} took {written[0][-1]['step']} steps"
+        said += f", in the paper's written setting {written[0][-1]['step']}"
+    said += (
+        f"; the share of right samples in direct RL from {study.last} went {accuracy} from its "
+        "first to its last five steps"
+    )
     if steps < LONG_STEPS and study.task == "toy":
         said += (
             ". That was still rising: `python excursions.py --only core` runs "
@@ -126,7 +135,7 @@ def change(estimate: Estimate) -> str:
     if len(estimate.of_seeds) > 1:
         notes.append(count_up(estimate))
     if side == "undecided":
-        notes.append(f"undecided, {said_of_seeds(estimate)}")
+        notes.append(f"undecided, {said_of_seeds(estimate)} whether it is 0")
     note = f" ({'; '.join(notes)})" if notes else ""
     return f"{words.get(side, 'changes by')} {number} points{note}"
 

@@ -46,5 +46,5 @@ def draw_takeoff(study: Study, experiment: Experiment):
         ax.set_xlabel("right before RL, at temperature 1 (%)")
     axes = np.atleast_1d(axes)
     axes[0].set_ylabel("right after RL (pass@1, %)")
-    axes[min(1, len(axes) - 1)].legend(fontsize=7, loc="upper left")
+    axes[min(1, len(axes) - 1)].legend(fontsize=7, loc="lower right")
     return fig

@@ -50,6 +50,12 @@ def test_a_file_is_described_in_its_own_first_words():
     assert len(rows) > 80 and not other
 
 
+def test_the_lines_of_the_lesson_are_counted():
+    lesson = "model pretrain sft data/problems data/grader sampler grpo parallel evaluate".split()
+    lines = sum(len(open(os.path.join(ROOT, f"{name}.py")).readlines()) for name in lesson)
+    assert f"nine files, {lines:,} lines" in README
+
+
 def test_every_picture_is_there():
     assert not missing(re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))
 
