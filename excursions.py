@@ -258,7 +258,7 @@ def start(study: Study, jobs: list[Job], workers: int, own: Experiment | None) -
     lock = claim(study.out)
     same_commands(jobs, study.out)
     if own:
-        note_own(study.out, own)
+        note_own(study.out, replace(own, stems=",".join(stems_for(study, own))))
     logs = logs_folder(study.out)
     left = len([job for job in jobs if not job.done()])
     print(

@@ -18,6 +18,7 @@ from plumbing.files import append_row, read_rows
 from plumbing.presets import CHECKPOINTS, TASKS
 from study import figures
 from study.experiments import CORE
+from study.own_experiments import read_own
 from study.recipes import RECIPES, RECIPES_OF_FIGURE
 from study.runner import Job, claim, run, same_commands
 
@@ -275,3 +276,12 @@ def test_the_table_is_what_the_stages_do():
     assert ["base", *sorted(CORE)] == sorted(RECIPES)
     for recipes in RECIPES_OF_FIGURE.values():
         assert set(recipes) <= {"base", *CORE}
+
+
+def test_a_quick_ablation_has_its_section_at_the_quick_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(excursions, "run", lambda jobs, *rest: [])
+    monkeypatch.setattr(excursions, "make_report", lambda study: "")
+    words = ["--quick", "--vary", "grpo.normalize=std,mean", "--on", "3.6M.rl"]
+    excursions.main([*words, "--out", str(tmp_path / "o")])
+    (own,) = read_own(str(tmp_path / "o")).values()
+    assert own.stems == "30K,60K" and "rl-normalize-mean" in own.recipes
