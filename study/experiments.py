@@ -187,7 +187,7 @@ EXPERIMENTS = {
         "Does RL after SFT sharpen where the test asks for more than was taught?",
         FURTHER,
         stems="d1",
-        seeds=3,
+        seeds=6,
         with_core=True,
         evaluate="--task toy-long --n 128 --k 1,8,32,128 --max_response 80",
         pretrain={"d1": EDGE_PRETRAIN["d1"]},
