@@ -60,8 +60,8 @@ def draw_brittleness(study: Study, experiment: Experiment):
         axes[row, 1].set(xlabel="RL step", ylabel="right in validation (share)")
         for column, quantity in ((2, "pass@1"), (3, "pass@32")):
             base = cells.value(study, stem, quantity)
-            if base:
-                axes[row, column].axhline(base.mean, color="#7f7f7f", label="base")
+            if base:  # all seeds of RL begin from the base of seed 0
+                axes[row, column].axhline(base.of_seeds[0], color="#7f7f7f", label="base")
             theirs = papers_ends(quantity)
             axes[row, column].set(xlabel="seed of RL", ylabel=f"{quantity} (%), test", title=theirs)
     for column in range(4):
