@@ -1,7 +1,9 @@
 r"""One answer in two forms: a choice and the text beside it, an inequality and its interval.
 
-same_choice("(C) 12", "C")                      -> True
-same_range("x < 3", "(-\\infty,3)")             -> True
+    same_choice("(C) 12", "C")                      -> True
+    same_range("x < 3", r"(-\infty,3)")             -> True
+
+Both texts have been through `clean` of latex_clean.py.
 """
 
 import re

@@ -104,8 +104,8 @@ CORRECTION = re.compile(
 
 
 def denies(before: str) -> bool:
-    """Do the words before an answer say that it is none?"""
-    return bool(BEFORE.search(before[-40:]))
+    """Do the last words before an answer say that it is none?"""
+    return bool(BEFORE.search(before))
 
 
 def takes_back(answer: str, behind: str) -> bool:
