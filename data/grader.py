@@ -112,8 +112,9 @@ def committed(response: str, kind: str, claims: bool = True) -> list[str]:
 def read_part(response: str, kind: str) -> str:
     """A response up to a question that the model invents; of a long one only its tail."""
     text = response[-MAX_RESPONSE:]
-    first = NEXT_QUESTION.match(text.lstrip())  # it repeats its own question
-    next_question = NEXT_QUESTION.search(text, text.find(first[0]) + len(first[0]) if first else 0)
+    own_question = NEXT_QUESTION.match(text.lstrip())  # it may be repeated at the start
+    start = text.index(own_question[0]) + len(own_question[0]) if own_question else 0
+    next_question = NEXT_QUESTION.search(text, start)
     if next_question:
         text = text[: next_question.start()]
     end = END_MARK.search(text, 1) if kind != "ordered" else None  # 1: one may stand at its start

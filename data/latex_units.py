@@ -134,7 +134,7 @@ GREEK_LETTER = re.compile(
 )
 TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 AT_NUMBER = re.compile(r"([A-Za-z])\((-?[0-9]+)\)")  # f(2)
-NOT_IN_NAMES = HEDGES | RELATIONS  # "\\sqrt x = 5" does not say what x is, "\\sin x = 1" answers
+NOT_IN_NAMES = HEDGES | RELATIONS  # "\sqrt x = 5" does not say what x is
 NOT_IN_NAMES |= {"\\pm", "\\neg", "\\not", "\\sim", "\\sqrt", "\\log", "\\ln", "\\exp"}
 
 
