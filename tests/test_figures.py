@@ -16,8 +16,8 @@ from plumbing.files import read_rows
 from plumbing.result_rows import read_results
 from plumbing.row_check import CHECK, checksum
 from plumbing.units import count
-from study import drawing, figures, paper, rows
-from study.estimates import Estimate, Part, direction
+from study import drawing, figures, findings, paper, rows
+from study.estimates import Estimate, Part, direction, summarise
 from study.recipes import RECIPES as ALL_RECIPES
 from study.recipes import RECIPES_OF_FIGURE
 
@@ -434,3 +434,18 @@ def test_a_command_that_is_none_is_named(tmp_path, command):
     with pytest.raises(UserError, match="commands.json is damaged") as error:
         figures.write_report([str(tmp_path)], str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def test_every_pair_of_the_findings_is_read_in_words():
+    up = summarise({0: {"a": 10.0}, 1: {"a": 10.5}, 2: {"a": 9.5}})
+    down = summarise({0: {"a": -10.0}, 1: {"a": -10.5}, 2: {"a": -9.5}})
+    unclear = summarise({0: {"a": 1.0}, 1: {"a": -1.0}, 2: {"a": 0.5}})
+    assert findings.what_rl_did(up, up) == "expansion"
+    assert findings.what_rl_did(up, down) == "sharpening"
+    assert findings.what_rl_did(up, unclear) == "undecided"
+    assert findings.which_is_better(up, up, "pass@32") == "better at both"
+    assert findings.which_is_better(down, down, "pass@32") == "worse at both"
+    assert findings.which_is_better(down, up, "pass@32") == "worse at pass@1, better at pass@32"
+    assert findings.which_is_better(unclear, up, "pass@8") == "better at pass@8"
+    assert findings.which_is_better(down, unclear, "pass@8") == "worse at pass@1"
+    assert findings.which_is_better(unclear, unclear, "pass@8") == "undecided"
