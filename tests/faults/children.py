@@ -110,8 +110,8 @@ class Running:
             be_the_child(self.argv, pipes, before, memory, environment or {})
         with contextlib.suppress(OSError):  # the child does the same; one of both is first
             os.setpgid(self.pid, self.pid)
-        for ours, childs in pipes:
-            os.close(childs)
+        for ours, of_child in pipes:
+            os.close(of_child)
             os.set_blocking(ours, False)
             self.text[ours] = b""
         self.open = set(self.text)
@@ -204,11 +204,11 @@ def be_the_child(argv, pipes, before, memory, environment) -> None:
         os.setpgid(0, 0)
         atexit._clear()  # the parent's
         atexit.register(multiprocessing.util._exit_function)
-        for (ours, childs), fd in zip(pipes, (1, 2)):
-            fcntl.fcntl(childs, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            os.dup2(childs, fd)
+        for (ours, of_child), fd in zip(pipes, (1, 2)):
+            fcntl.fcntl(of_child, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            os.dup2(of_child, fd)
             os.close(ours)
-            os.close(childs)
+            os.close(of_child)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

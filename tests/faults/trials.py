@@ -78,11 +78,11 @@ def run_all(trials: list[Trial], workers: int, keep: Path | None = None) -> list
         return list(noted(trials, keep))
     pipes = []
     for number in range(workers):
-        ours, childs = os.pipe()
+        ours, of_child = os.pipe()
         if os.fork() == 0:
             os.close(ours)
-            send(childs, trials[number::workers], keep)
-        os.close(childs)
+            send(of_child, trials[number::workers], keep)
+        os.close(of_child)
         pipes.append(os.fdopen(ours, "rb"))
     results = []
     for pipe in pipes:
