@@ -34,11 +34,11 @@ class Config(result_rows.EvaluationOptions):
     setting: str = "controlled"  # written, run or controlled
     task: str = ""  # toy, toy-hard, gsm8k, math, a jsonl, general, a benchmark; joined by commas
     split: str = "test"  # of the problems
-    problems: int = 0  # evaluate the first so many of each set; 0 is all. The authors took 1,000
+    problems: int = 0  # how many of each set, from its start; 0 is all. The authors took 1,000
     # asking
     shots: int = 0  # worked examples before each problem; the paper: 8 for base checkpoints
-    style: str = "ours"  # of the examples: ours (as in training), or the authors' Question/Answer
-    examples: str = ""  # where they come from; default the training split, the authors' GSM8K
+    style: str = "ours"  # of the examples: ours (as in training) or authors (Question/Answer)
+    examples: str = ""  # their set (its training split); default the task's, in style authors GSM8K
     n: int = 32  # samples per problem
     temperature: float = 0.6  # 0 is greedy
     top_p: float = 0.95  # nucleus; 1 is off
@@ -46,7 +46,7 @@ class Config(result_rows.EvaluationOptions):
     # judging
     k: str = "1,8,32"  # of pass@k, each at most n
     kind: str = ""  # how answers are graded: gsm8k, math or ordered; default as the problems say
-    rule: str = "ours"  # of the grader: ours (exact values), or the authors' (strings)
+    rule: str = "ours"  # of the grader: ours (exact values) or authors (strings)
     seed: int = 0  # of the samples and of the choice of examples
     out: str = ""  # file of result rows; default results.jsonl beside the checkpoint
 
@@ -65,11 +65,11 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def pass_at_ks(rows: list[dict], config: Config, count: str, prefix: str) -> dict:
-    """pass@k and its interval for every k, from the field `count` of each problem's row."""
+def pass_at_ks(rows: list[dict], config: Config, field: str, prefix: str) -> dict:
+    """pass@k and its interval for every k; `field` of a row is its number of right samples."""
     result = {}
     for k in result_rows.ks(config):
-        values = [pass_at_k(row["n"], row[count], k) for row in rows]
+        values = [pass_at_k(row["n"], row[field], k) for row in rows]
         result[f"{prefix}pass@{k}"] = round(sum(values) / len(values), 4)
         result[f"{prefix}ci@{k}"] = interval(values, config.seed)
     return result
@@ -78,19 +78,19 @@ def pass_at_ks(rows: list[dict], config: Config, count: str, prefix: str) -> dic
 def judge(problem: Problem, rollouts, encoding, config: Config) -> dict:
     """One problem's samples -> its row of counts."""
     row = {"id": problem.id, "level": problem.level, "n": len(rollouts), "c": 0, "verified": 0}
-    row |= {"boxed": 0, "truncated": 0, "tokens": 0}
-    different = set()  # right responses
+    row |= {"answered": 0, "truncated": 0, "tokens": 0}
+    right_texts = set()
     for rollout in rollouts:
         text = text_of(rollout, encoding)
         if grade(text, problem.answer, problem.kind, config.rule):
-            different.add(text)
+            right_texts.add(text)
             row["c"] += 1
             if is_toy(problem) and toy.verify(text, problem):  # every equation on the way is true
                 row["verified"] += 1
-        row["boxed"] += extract(text, problem.kind) is not None
+        row["answered"] += extract(text, problem.kind) is not None
         row["truncated"] += not rollout.finished
         row["tokens"] += len(rollout.tokens)
-    return row | {"distinct": len(different)}
+    return row | {"distinct": len(right_texts)}
 
 
 def evaluate_problems(model, encoding, asked: Asked, task: str, config: Config) -> dict:

@@ -8,7 +8,7 @@
     python excursions.py --vary grpo.normalize=std,none --on 3.6M.rl --seeds 6     # an ablation
     python excursions.py --recipe "rl-none: grpo.py --normalize none" --from out/toy
     python excursions.py --checkpoints DIR     # these checkpoints are where post-training starts
-    python excursions.py --quick               # a minute: a few steps of everything, twice
+    python excursions.py --quick               # a minute: a few steps, from two checkpoints
     python excursions.py --dry_run             # the commands, without running them
     python excursions.py --preset 1B --plan    # what they would take: time, memory, disk, cost
 
@@ -20,6 +20,7 @@ each command is in <out>/logs; --dry_run prints the commands, which can be typed
 import argparse
 import difflib
 import os
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -41,6 +42,7 @@ MOST_SEEDS = 1_000
 FLAGS = ("--preset", "--setting", "--seeds", "--only", "--out", "--workers", "--nproc")
 FLAGS += ("--no_pretrain", "--plain", "--dry_run", "--plan", "--help", "--list", "--vary", "--on")
 FLAGS += ("--recipe", "--from", "--checkpoints", "--data", "--task", "--quick")
+SCRIPTS = ("pretrain.py", "sft.py", "grpo.py", "parallel.py", "evaluate.py")
 
 
 def refuse(message: str) -> None:
@@ -102,7 +104,7 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--no_pretrain",
         dest="pretrain",
         action="store_false",
-        help="the checkpoints are there, from convert.py say",
+        help="the checkpoints are there already, for example from convert.py",
     )
     add(
         "--plain",
@@ -181,8 +183,8 @@ def stems_in(folder: str) -> list[str]:
 def stems_there(folder: str, experiment: Experiment, preset: str) -> list[str]:
     """--no_pretrain: the checkpoints to start from.
 
-    Where none of the preset's own are in the folder, all base checkpoints that are, whatever their
-    names, by their tokens of pre-training.
+    The preset's own. If the folder has none of these, all base checkpoints in it, whatever their
+    names, in the order of their tokens of pre-training.
     """
     stems = stems_of(experiment, preset)
     there = [stem for stem in stems if os.path.exists(os.path.join(folder, stem + ".pt"))]
@@ -290,19 +292,33 @@ def check_there(jobs: list[Job]) -> None:
 
 
 def go_home(args) -> None:
-    """To the folder of the scripts, so that commands name them as a user there would.
+    """Change to the folder of the scripts, so that commands name them as a user there would.
 
-    Paths that the caller gave are made absolute first, if they were meant from another folder.
+    If the caller is in another folder, the paths in the flags are made absolute first.
     """
     home = os.path.dirname(os.path.abspath(__file__))
     if not os.path.samefile(home, os.getcwd()):
         for name in ("out", "out_of", "checkpoints"):
             if getattr(args, name):
                 setattr(args, name, os.path.abspath(getattr(args, name)))
-        for name in ("data", "task"):
-            if os.path.exists(getattr(args, name)):
-                setattr(args, name, os.path.abspath(getattr(args, name)))
+        args.data = whole_paths(args.data)
+        args.task = whole_paths(args.task)
+        args.vary = [whole_paths(change) for change in args.vary]
+        args.recipe = [whole_paths(recipe) for recipe in args.recipe]
     os.chdir(home)
+
+
+def whole_paths(flag: str) -> str:
+    """A flag's value, in which each file of the caller's folder is named by its whole path.
+
+    "toy,mine.jsonl" -> "toy,/home/me/mine.jsonl", and "half.py:score" likewise.
+    """
+    words = re.split(r"([\s,=])", flag)  # what separates words is kept
+    for i, word in enumerate(words):
+        path, colon, function = word.partition(":")
+        if os.path.isfile(path) and path not in SCRIPTS:
+            words[i] = os.path.abspath(path) + colon + function
+    return "".join(words)
 
 
 def print_commands(jobs: list[Job]) -> None:

@@ -98,7 +98,7 @@ def roll_out(sampler, problems: list[Problem], encoding, config: Config, step: i
 def score(groups: Groups, encoding, config: Config, own_reward=None) -> None:
     """Grade every response: 1 if right, format_score if wrong but in one box, else 0.
 
-    With `own_reward` (--reward), that is what is learned from; the grader's verdict is still kept.
+    `own_reward` (--reward) replaces these as the rewards; `right` stays the grader's verdict.
     """
     groups.texts = []
     rewards = []
@@ -122,7 +122,7 @@ def group_advantages(rewards: torch.Tensor, normalize: str = "std") -> torch.Ten
     "std": (r - mean) / (unbiased std + 1e-6), as in GRPO (Shao et al. 2024).
     "none": r - mean, as in Dr. GRPO (Liu et al. 2025).
     "mean": (r - mean) / (mean + 1e-6), as in MaxRL (2602.02710): rare successes weigh most.
-    A group whose rewards are all equal gets exactly 0 (by other_advantages, "pass@1" apart).
+    A group whose rewards are all equal gets exactly 0, except with "pass@1" (other_advantages).
     """
     if normalize not in ("std", "none", "mean"):  # "loo", "pass@4"
         return other_advantages(rewards, normalize)
@@ -139,7 +139,7 @@ def policy_loss(
     logp, old_logp, advantage, ref_logp=None, clip_low=0.2, clip_high=0.2, dual_clip=3.0,
     kl_coef=0.0, sampler_logp=None, tis=0.0,
 ):  # fmt: skip
-    """The clipped loss of every response token, all arguments (R,) -> (loss (R,), their metrics).
+    """The clipped loss of every response token; tensors are (R,) -> (loss, metrics), all (R,).
 
     ratio = exp(logp - old_logp)
     loss = max(-A ratio, -A clip(ratio, 1 - clip_low, 1 + clip_high))      PPO; DAPO: clip_high 0.28
@@ -199,7 +199,7 @@ def update(run: Run, optimizer, step: int, groups: Groups) -> dict:
 
 
 def mini_batch(groups: Groups, m: int, config: Config) -> list[int]:
-    """This rank's groups of update m: equal stretches of the step's, the same in every epoch."""
+    """This rank's groups (indices) for update m, one of `mini_batches` equal parts of the step."""
     stretch = packs.stretch_of(m % config.mini_batches, groups, config)
     return [g for g, place in enumerate(groups.places) if place in stretch]
 
@@ -222,7 +222,8 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
         ref_logp = reference_logprobs(reference, packed, config.temperature)  # (R,) or None
         logp, _, entropy = response_logprobs(model, packed, config.temperature)  # (R,)
         advantage, sampler_logp, old_logp = packs.token_values(groups, members, packed)  # (R,) each
-        old_logp = logp.detach() if old_logp is None else old_logp  # then the ratio is 1
+        if old_logp is None:  # the policy has not moved since the rollouts: the ratio is 1
+            old_logp = logp.detach()
         loss, metrics = policy_loss(
             logp, old_logp, advantage, ref_logp, config.clip_low, config.clip_high,
             config.dual_clip, config.kl, sampler_logp, config.tis,
@@ -261,9 +262,12 @@ def draw_groups(run: Run, step: int) -> Groups:
 
 
 def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=None) -> None:
-    """The steps of a run. `collect` (plumbing/rl_options.py) hands the weights to the sampler, and
-    calls draw_groups; update_of_step(step, groups) -> metrics is `update`, or parallel.py's own.
-    before_step(step) -> its seconds: SFT steps of parallel.py's other modes."""
+    """The steps of a run: sample and score, update, log, save.
+
+    `collect` (plumbing/rl_options.py) hands the weights to the sampler and calls draw_groups.
+    update_of_step(step, groups) -> metrics: `update` above, or the one of parallel.py.
+    before_step(step) -> seconds taken: the SFT steps of parallel.py's other modes.
+    """
     config = run.config
     moving = run.reference if config.ref_every else None  # a reference to save with the policy
     resume = Resume(run.out, config, run.model, *optimizers, origin=run.parent, reference=moving)
@@ -271,11 +275,11 @@ def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=N
     log = StepLog(run.out, start, config)
     with stop_signal() as stop, collecting_by_hand():
         for step in range(start, config.steps):
-            before = before_step(step) if before_step else 0.0  # seconds that it took
+            sft_seconds = before_step(step) if before_step else 0.0
             groups, metrics, samples = collect(run, draw_groups, step, log)
             clock = time.time()
             metrics |= update_of_step(step, groups)
-            seconds = groups.seconds | {"update": before + time.time() - clock}
+            seconds = groups.seconds | {"update": sft_seconds + time.time() - clock}
 
             done = step + 1
             metrics |= after_update(run, sample_and_score, done)

@@ -24,9 +24,7 @@ torch.set_float32_matmul_precision("highest")  # fp32 means fp32: parity comes b
 @dataclass(frozen=True)
 class ModelConfig:
     vocab_size: int = 100_278  # ids that the tokenizer has; dolma2
-    padded_vocab_size: int = (
-        100_352  # rows of embedding and head; those past vocab_size are never drawn
-    )
+    padded_vocab_size: int = 100_352  # rows of embedding and head, padding rows included
     d_model: int = 2048
     n_layers: int = 16
     n_heads: int = 16
@@ -48,16 +46,17 @@ class ModelConfig:
 
 
 # The toy scales depart from OLMo2's initialisation on purpose: with it, a model of width 64 learns
-# facts within minutes, but no copying. With a large embedding and half the gain on what blocks add,
-# the token stays readable. With unit gains q.k / sqrt(16) is seldom over 4, and softmax stays flat;
-# gains of 2 make that 16. Attention can be sharp then, and a short RoPE period helps it.
+# facts within minutes, but not to copy. A large embedding, and half the gain on what blocks add,
+# keep the token readable in the residual stream. With unit gains q.k / sqrt(16) seldom exceeds 4,
+# so attention stays flat; gains of 2 make it 16, so it can be sharp. A short RoPE period helps too.
 TOY_INIT = dict(embed_std=1.0, linear_std=0.0, head_std=0.02, post_norm_gain=0.5, qk_norm_gain=2.0)
 OLMO2_1B = ModelConfig()  # OLMo-2-0425-1B: 1,484,916,736 parameters
 PRESETS = {
-    # vocab, padded (0: the tokenizer's), d_model, layers, heads, kv heads, d_ff. 0.15M inside.
+    # vocab, padded (0: the tokenizer's), d_model, layers, heads, kv heads, d_ff. Parameters of the
+    # toy scales and of small are without embedding and head: 0.15M here.
     "toy": ModelConfig(0, 0, 64, 3, 4, 4, 176, max_seq_len=2048, rope_theta=500.0, **TOY_INIT),
     "toy-large": ModelConfig(0, 0, 128, 3, 8, 8, 352, 2048, rope_theta=500.0, **TOY_INIT),  # 0.6M
-    # 19M parameters.
+    # 19M.
     "small": ModelConfig(0, 0, 512, 6, 8, 8, 1408, 2048, rope_theta=10_000.0, **TOY_INIT),
     "1B": OLMO2_1B,
     "1B-60B": OLMO2_1B,  # the same model on 10B more tokens of mathematics
@@ -104,8 +103,8 @@ def causal_attention(lengths: list[int], device: torch.device):  # fast/ needs d
 
     def attend(layer, q, k, v):  # q (N, n_heads, head_dim); k, v (N, n_kv_heads, head_dim)
         outputs = []
-        for of_one in zip(q.split(lengths), k.split(lengths), v.split(lengths)):
-            q1, k1, v1 = (x.transpose(0, 1)[None] for x in of_one)  # (1, heads, T, head_dim)
+        for qkv in zip(q.split(lengths), k.split(lengths), v.split(lengths)):  # of one sequence
+            q1, k1, v1 = (x.transpose(0, 1)[None] for x in qkv)  # (1, heads, T, head_dim)
             out = F.scaled_dot_product_attention(q1, k1, v1, is_causal=True, enable_gqa=True)
             outputs.append(out[0].transpose(0, 1))  # (T, n_heads, head_dim)
         return torch.cat(outputs)
@@ -169,7 +168,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.lm_head = nn.Linear(config.d_model, config.padded_vocab_size, bias=False)
-        self.attention = causal_attention  # fast/ may put a quicker one here, on one model
+        self.attention = causal_attention  # makes `attend`; fast/ puts a quicker maker here
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """tokens (B, T) int64 -> logits (B, T, vocab_size)."""
@@ -191,9 +190,9 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def logits(self, hidden: torch.Tensor, padding: bool = False) -> torch.Tensor:
-        """(N, d_model) -> (N, vocab_size) in fp32; with `padding`, of the head's padding rows too.
+        """(N, d_model) -> (N, vocab_size) in fp32; with `padding`, (N, padded_vocab_size).
 
-        Those are never trained and never sampled, but other programs do not know which they are.
+        Padding rows are never trained or sampled, but lm-evaluation-harness counts them, too.
         """
         rows = self.config.padded_vocab_size if padding else self.config.vocab_size
         with torch.autocast(hidden.device.type, enabled=False):
@@ -202,10 +201,10 @@ class Transformer(nn.Module):
     def logprobs(self, hidden, targets, temperature: float = 1.0, chunk: int = 1024):
         """hidden (R, d_model), targets (R,) -> (log-prob, logsumexp, entropy), (R,) each.
 
-        They are those of logits / temperature, in fp32. Every loss gets its log-probs here; `draw`
-        in sampler.py computes the sampler's own. The logits of 16k tokens and a vocabulary of 100k
-        are 6.6 GB, and so is their gradient. So they exist for `chunk` tokens at a time, and are
-        made again in the backward pass. The entropy carries no gradient: it is a metric here.
+        All three are of softmax(logits / temperature), in fp32. Every loss gets its log-probs here;
+        the sampler gets its own from `draw` in sampler.py. With a vocabulary of 100k, the logits of
+        16k tokens take 6.6 GB, and their gradient as much again. So logits exist for `chunk` tokens
+        at a time, and the backward pass recomputes them. The entropy is a metric: no gradient.
         """
         parts = []
         for h, t in zip(hidden.split(chunk), targets.split(chunk)):
@@ -230,7 +229,8 @@ class Transformer(nn.Module):
         stds = {"embed_tokens.weight": config.embed_std, "lm_head.weight": config.head_std}
         for name, p in self.named_parameters():
             if p.ndim == 2:
-                std = stds.get(name, config.linear_std) or p.shape[1] ** -0.5  # 0: by fan in
+                std = stds.get(name, config.linear_std)
+                std = std or p.shape[1] ** -0.5  # 0 means 1 / sqrt(fan in)
                 drawn = torch.empty(p.shape)  # on the CPU: the same bits wherever the model is
                 nn.init.trunc_normal_(drawn, std=std, a=-3 * std, b=3 * std, generator=generator)
                 p.copy_(drawn)

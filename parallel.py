@@ -32,16 +32,16 @@ class Config(grpo.Config):
     data: str = "openmath-gsm8k"  # problems of both halves, or a jsonl (with solutions)
     mode: str = "parallel"  # parallel, interleave, curriculum or sum
     weight: float = 0.5  # mode parallel: of the RL copy in the average; 1 is RL alone, 0 SFT alone
-    weight_end: float | None = None  # of the last average, reached in a line; default: it stays
+    weight_end: float | None = None  # weight of the last average, reached linearly; default: same
     adapt: bool = False  # mode parallel: the weight is the share of groups with mixed rewards
     interleave: int = 20  # mode interleave: SFT steps before each RL step
     curriculum: int = 200  # mode curriculum: SFT steps before the first RL step
     # the RL half, where it differs from grpo.py
     steps: int = 2_200  # rounds of rollouts
-    max_prompt: int = 512  # tokens; longer problems are left out
-    max_response: int = 512  # tokens; a longer response is cut, and still graded
+    max_prompt: int = 512  # tokens, in both halves; longer problems are left out
+    max_response: int = 512  # tokens, in both halves; longer responses and solutions are cut
     mini_batches: int = 1  # updates, and averages, per step
-    lr: float = 1e-6  # of RL, constant; in mode sum of both
+    lr: float = 1e-6  # of the RL half, constant; mode sum: of both halves
     # the SFT half: see sft.py
     sft_batch: int = 512  # solutions per average, over all ranks
     sft_lr: float = 1e-6  # peak; 4e-5, the rate of SFT alone, forgets more (figure 17)
@@ -57,25 +57,25 @@ SETTINGS = presets.PARALLEL_SETTINGS
 
 
 def average_step(
-    model, rl_optimizer, sft_optimizer, rl_backward, sft_backward, weight=0.5, grad_clip=1.0
+    model, rl_optimizer, sft_optimizer, rl_half, sft_half, weight=0.5, grad_clip=1.0
 ) -> dict:
     """theta <- weight * RLStep(theta) + (1 - weight) * SFTStep(theta), both from the same theta.
 
-    rl_backward() and sft_backward() leave their gradient in the model. One copy of the weights is
-    needed: it holds theta during the RL step, and then the RL result during the SFT step.
-    -> {rl, sft: what the two returned; rl_grad_norm, sft_grad_norm}
+    rl_half() and sft_half() leave their gradient in the model. One copy of the weights is needed:
+    it holds theta during the RL step, and then the RL result during the SFT step.
+    -> {rl, sft: what the two halves returned; rl_grad_norm, sft_grad_norm}
     """
     parameters = list(own_weights(model).values())
     copy = [p.detach().clone() for p in parameters]  # theta
-    rl = rl_backward()
+    rl = rl_half()
     rl_norm = clipped_step(model, rl_optimizer, grad_clip)
     with torch.no_grad():
-        for p, c in zip(parameters, copy):  # swap: the model is theta again, the copy is RL's
-            moved = p.clone()
-            p.copy_(c)
-            c.copy_(moved)
-            del moved  # so that only one tensor is there besides the copy
-    sft = sft_backward()
+        for p, kept in zip(parameters, copy):  # swap: the model gets theta, the copy RL's result
+            after_rl = p.clone()
+            p.copy_(kept)
+            kept.copy_(after_rl)
+            del after_rl  # freed before the next clone is made
+    sft = sft_half()
     sft_norm = clipped_step(model, sft_optimizer, grad_clip)
     with torch.no_grad():
         for p, after_rl in zip(parameters, copy):
@@ -99,18 +99,18 @@ def main(config: Config) -> None:
 
     def sft_half(i: int) -> dict:
         """Set the rate of SFT step i, and leave the gradient of its batch in the model."""
-        if config.mode != "sum":  # there the one step has RL's rate
+        if config.mode != "sum":  # in mode sum the only optimizer keeps RL's rate
             factor = lr_factor(config.sft_schedule, i, sft_steps)
             set_lr(optimizers[-1], config.sft_lr * factor)
-        order = (config.seed, "sft", config.shuffle)
-        batch = [data[j] for j in batch_indices(len(data), config.sft_batch, i, *order)]
+        items = batch_indices(len(data), config.sft_batch, i, config.seed, "sft", config.shuffle)
+        batch = [data[j] for j in items]
         return sft_backward(model, batch, config.micro_tokens, config.sft_loss)
 
     other = modes.other_mode(config, model, optimizers[0], sft_half)  # None in mode parallel
 
     def update(step: int, groups) -> dict:
         packs.old_logprobs(model, groups, config)
-        weights = modes.average_weights(config, step, groups)
+        rl_weights = modes.average_weights(config, step, groups)
         updates = []
         for m in range(config.updates):
             chosen = grpo.mini_batch(groups, m, config)
@@ -120,11 +120,11 @@ def main(config: Config) -> None:
                 updates.append(other.update(i, rl_half))
             else:
                 halves = (rl_half, partial(sft_half, i))
-                both = average_step(model, *optimizers, *halves, weights[m], config.grad_clip)
+                both = average_step(model, *optimizers, *halves, rl_weights[m], config.grad_clip)
                 updates.append(both)
         if other:
             return other.metrics(updates)
-        return modes.metrics_of_updates(updates) | {"weight": weights[-1]}
+        return modes.metrics_of_updates(updates) | {"weight": rl_weights[-1]}
 
     grpo.train(run, config.mode, optimizers, update, other.make_sft_steps if other else None)
 

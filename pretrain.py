@@ -56,7 +56,7 @@ class Config(LoggedFlags):
         pretrain_setup.check_config(self)
 
 
-PRESETS = presets.PRETRAIN  # other scales; the defaults above are 1B's
+PRESETS = presets.PRETRAIN  # other scales; the defaults above are 1B's, except preset and data
 
 
 def next_token_loss(model: Transformer, tokens: torch.Tensor, z_loss: float):
@@ -99,7 +99,7 @@ def main(config: Config) -> None:
     warmup_steps = count(config.warmup) // tokens_per_step
     n_targets = config.batch * (config.seq_len - 1)  # of a step, over all ranks
     clock = time.time()
-    clock_step = start  # the step in which the clock was set
+    done_at_clock = start  # steps done when the clock was set
 
     with stop_signal() as stop, collecting_by_hand():
         for step, micro_batches in zip(range(start, steps), batches):
@@ -121,9 +121,9 @@ def main(config: Config) -> None:
             mean_nll = all_sum(float(total_nll)) / n_targets  # nats per token, without z-loss
             log.write(done, tokens=done * tokens_per_step, loss=mean_nll, lr=lr, **update)
             if done % config.log_every == 0 or done == steps:
-                speed = (done - clock_step) * tokens_per_step / max(time.time() - clock, 1e-9)
+                speed = (done - done_at_clock) * tokens_per_step / max(time.time() - clock, 1e-9)
                 clock = time.time()
-                clock_step = done
+                done_at_clock = done
                 print0(
                     f"step {done:6d}/{steps} | loss {mean_nll:.4f} | "
                     f"grad norm {update['grad_norm']:6.2f} | lr {lr:.2e} | {speed:,.0f} tok/s"

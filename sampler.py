@@ -5,7 +5,7 @@ ended takes the next one in line. Each random number depends on (seed, training 
 rollout, position) alone, so slots, order, restarts and ranks change tokens only through rounding.
 
 Read `Sampler.sample` first, then `Cache`, which makes a pass cheap, and `draw`, which turns logits
-into a token. A is the number of rollouts at work, V the size of the vocabulary.
+into a token. L is the number of live rollouts, V the size of the vocabulary.
 """
 
 from collections import deque
@@ -68,9 +68,10 @@ class Sampler:
         what one process would have drawn. ValueError where a prompt is empty or too long.
         """
         budgets = check_request(self.model, prompts, n, max_new_tokens, problem_ids)
-        keys = rollout_keys(seed, step, problem_ids or range(len(prompts)), n)
-        asked = [prompt for prompt in prompts for _ in range(n)]
-        requests = [Request(*parts) for parts in zip(asked, budgets, keys)]
+        random_keys = rollout_keys(seed, step, problem_ids or range(len(prompts)), n)
+        repeated = [prompt for prompt in prompts for _ in range(n)]
+        parts = zip(repeated, budgets, random_keys)
+        requests = [Request(prompt, budget, key) for prompt, budget, key in parts]
         waiting = deque(requests)
         empty = list(range(min(self.slots, len(requests))))
         live = []  # the requests that decode
@@ -97,7 +98,7 @@ class Sampler:
         return [rollouts[i : i + n] for i in range(0, len(rollouts), n)]
 
     def read_prompts(self, requests: list[Request], cache: "Cache") -> torch.Tensor:
-        """Prefill: one pass over the packed prompts fills the cache -> next-token logits (A, V)."""
+        """Prefill: one pass over the packed prompts fills the cache -> next-token logits (L, V)."""
         lengths = [len(request.prompt) for request in requests]
         tokens = [token for request in requests for token in request.prompt]
         slots = [request.slot for request in requests for _ in request.prompt]
@@ -111,25 +112,25 @@ class Sampler:
             return causal(layer, q, k, v)
 
         hidden = self.model.trunk(torch.tensor(tokens, device=device), positions, attend)
-        last = torch.tensor(lengths, device=device).cumsum(0) - 1  # (A,)
+        last = torch.tensor(lengths, device=device).cumsum(0) - 1  # (L,)
         return self.model.logits(hidden[last])
 
     def read_tokens(self, requests: list[Request], cache: "Cache") -> torch.Tensor:
-        """Decode: each newest token goes through the model -> next-token logits (A, V)."""
+        """Decode: each newest token goes through the model -> next-token logits (L, V)."""
         slots = [request.slot for request in requests]
         tokens = [request.tokens[-1] for request in requests]
         positions = [len(request.prompt) + len(request.tokens) - 1 for request in requests]
         device = self.model.lm_head.weight.device
         slots, tokens, positions = torch.tensor([slots, tokens, positions], device=device)
-        hidden = self.model.trunk(tokens, positions, cache.attend(slots, positions))  # (A, d_model)
+        hidden = self.model.trunk(tokens, positions, cache.attend(slots, positions))  # (L, d_model)
         return self.model.logits(hidden)
 
 
 class Cache:
-    """Keys and values of S slots: one tensor (S, limit, n_kv_heads, head_dim) of each per layer.
+    """Per layer, the keys and the values of all slots, (slots, limit, n_kv_heads, head_dim) each.
 
-    A token's keys and values depend on what came before it, which never changes. So they are kept,
-    and a decode pass sends one token per slot through the model, not the whole text.
+    A token's keys and values depend only on the text up to it, which never changes. So they are
+    kept, and a decode pass sends one token per slot through the model, not the whole text.
     """
 
     def __init__(self, model: Transformer, slots: int, limit: int):
@@ -145,25 +146,25 @@ class Cache:
         self.values[layer][slots, positions] = v.to(self.values[layer].dtype)
 
     def attend(self, slots, positions):
-        """`attend` for one new token in each of these slots, at these positions, (A,) each."""
+        """`attend` for one new token in each of these slots, at these positions, (L,) each."""
         longest = int(positions.max()) + 1
         column = torch.arange(longest, device=positions.device)
-        seen = column <= positions[:, None]  # (A, longest)
+        seen = column <= positions[:, None]  # (L, longest)
 
-        def attend(layer, q, k, v):  # q (A, n_heads, head_dim); k, v (A, n_kv_heads, head_dim)
+        def attend(layer, q, k, v):  # q (L, n_heads, head_dim); k, v (L, n_kv_heads, head_dim)
             self.write(layer, slots, positions, k, v)
-            k = self.keys[layer][slots, :longest].transpose(1, 2)  # (A, n_kv_heads, longest, ...)
+            k = self.keys[layer][slots, :longest].transpose(1, 2)  # (L, n_kv_heads, longest, ...)
             v = self.values[layer][slots, :longest].transpose(1, 2)
-            q = q[:, :, None].to(k.dtype)  # (A, n_heads, 1, head_dim)
-            mask = seen[:, None, None]  # (A, 1, 1, longest)
+            q = q[:, :, None].to(k.dtype)  # (L, n_heads, 1, head_dim)
+            mask = seen[:, None, None]  # (L, 1, 1, longest)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-            return out[:, :, 0]  # (A, n_heads, head_dim)
+            return out[:, :, 0]  # (L, n_heads, head_dim)
 
         return attend
 
 
 def draw_tokens(requests: list[Request], logits: torch.Tensor, temperature, top_p) -> None:
-    """Give each request its next token, drawn from its row of logits (A, V)."""
+    """Give each request its next token, drawn from its row of logits (L, V)."""
     keys = torch.tensor([request.key for request in requests], device=logits.device)
     positions = torch.tensor([len(request.tokens) for request in requests], device=logits.device)
     tokens, logprobs = draw(logits, uniform(keys, positions), temperature, top_p)
@@ -181,7 +182,7 @@ def check_request(model: Transformer, prompts, n: int, max_new_tokens, problem_i
     total = len(prompts) * n
     budgets = [max_new_tokens] * total if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if len(budgets) != total or min(budgets, default=0) < 1:
-        raise ValueError("n must be 1 or more, and so must max_new_tokens, for every rollout")
+        raise ValueError("n must be 1 or more; max_new_tokens too, one number or one per rollout")
     longest = max(map(len, prompts)) + max(budgets)
     limit = model.config.max_seq_len
     if longest > limit:
@@ -191,24 +192,24 @@ def check_request(model: Transformer, prompts, n: int, max_new_tokens, problem_i
 
 
 def draw(logits, u, temperature: float, top_p: float, nucleus=None):
-    """One token for each row of logits (A, V), a function of u (A,), uniform in [0, 1).
+    """Draw one token from each row of logits (L, V), given a uniform number u (L,) in [0, 1).
 
-    The first token whose cumulative probability passes u would do. This draws from the same
-    distribution through a tree of sums (data/draws.py), where rounding seldom changes a token.
+    The textbook way is the first token whose cumulative probability exceeds u. A tree of sums
+    (data/draws.py) gives the same distribution, and rounding changes a token far less often.
 
-    -> (tokens, their log-probs), (A,) each. The log-probs are those of the whole distribution at
+    -> (tokens, their log-probs), (L,) each. The log-probs are those of the whole distribution at
     the temperature, whatever top_p cuts. `nucleus`: fast/'s quicker `likeliest`, or None.
     """
     if temperature not in (0, 1):
         logits = logits / temperature
-    probs = logits.softmax(-1)  # (A, V)
+    probs = logits.softmax(-1)  # (L, V)
     sums = sums_of_neighbours(probs)
     if temperature == 0:
         token = logits.argmax(-1)
     elif top_p == 1:
         token = descend(sums, u)
     else:
-        kept = (nucleus or likeliest)(probs, top_p)  # (A, V)
+        kept = (nucleus or likeliest)(probs, top_p)  # (L, V)
         token = descend(sums_of_neighbours(kept), u)
-    total = sums[-1].sum(-1)  # (A,) 1, but for rounding
+    total = sums[-1].sum(-1)  # (L,) 1, but for rounding
     return token, probs.gather(-1, token[:, None])[:, 0].log() - total.log().float()

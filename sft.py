@@ -35,7 +35,7 @@ class Config(TrainingFlags):
     data: str = "openmath-gsm8k"  # problem set, or a jsonl with question, answer and solutions
     solutions: str = "one"  # one per problem (SFT) or all (SFT-Gold)
     pick: str = "first"  # which one: first, or random (keyed by seed and problem)
-    seed: int = 0  # order of the data
+    seed: int = 0  # order of the data, and what --pick random draws
     max_prompt: int = 512  # tokens; problems with a longer prompt are left out
     max_response: int = 512  # tokens; a longer solution is cut and loses its end token
     # optimizer
@@ -60,22 +60,23 @@ SETTINGS = presets.SFT_SETTINGS
 def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "mean") -> dict:
     """Add the gradient of the next-token loss on the whole step's batch to the model's gradient.
 
-    Every rank takes its share. The sum over tokens is divided once, by the count of the whole step,
-    or by nothing for loss "sum". -> loss: mean over the response tokens, in nats; tokens: how many
+    Every rank takes its share. The summed loss is divided once, by the response tokens of the whole
+    step, or for loss "sum" by 1. -> {"loss": nats per response token, "tokens": how many}
     """
     n_tokens = sum(len(example.response) for example in batch)
     denominator = n_tokens if loss == "mean" else 1
     mine = batch[rank() :: world()]
     lengths = [len(example.prompt) + len(example.response) for example in mine]
     total_nll = 0.0
-    for group in pad_to_longest_rank(split_by_tokens(lengths, micro_tokens)):
-        if group is None:  # other ranks have passes left, and FSDP needs all of them
+    for members in pad_to_longest_rank(split_by_tokens(lengths, micro_tokens)):
+        if members is None:  # other ranks have passes left, and FSDP needs all of them
             idle_pass(model)
             continue
-        packed = pack([mine[i].prompt for i in group], [mine[i].response for i in group])
+        packed = pack([mine[i].prompt for i in members], [mine[i].response for i in members])
         logp, _, _ = response_logprobs(model, packed)  # (R,)
-        (-logp.sum() / denominator).backward()
-        total_nll -= float(logp.detach().sum())
+        nll = -logp.sum()
+        (nll / denominator).backward()
+        total_nll += float(nll.detach())
     return {"loss": all_sum(total_nll) / n_tokens, "tokens": n_tokens}
 
 
@@ -103,8 +104,8 @@ def main(config: Config) -> None:
             clock = time.time()
             lr = config.lr * lr_factor(config.schedule, step, config.steps)
             set_lr(optimizer, lr)
-            order = (config.seed, "sft", config.shuffle)
-            batch = [data[i] for i in batch_indices(len(data), config.batch, step, *order)]
+            items = batch_indices(len(data), config.batch, step, config.seed, "sft", config.shuffle)
+            batch = [data[i] for i in items]
             metrics = sft_backward(model, batch, config.micro_tokens, config.loss)
             metrics |= logged_step(model, optimizer, config.grad_clip)
 

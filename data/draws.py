@@ -2,7 +2,7 @@
 
 A draw is a function of (seed, step, problem, rollout, position) and of nothing else: whoever asks
 for it, and whatever was drawn before, the number is the same. sampler.py says what that is good
-for. A is the number of rows, V the size of the vocabulary.
+for. L is the number of rows, V the size of the vocabulary.
 """
 
 import torch
@@ -11,19 +11,19 @@ GOLDEN = -7046029254386353131  # 2^64 / golden ratio as a signed int64: the incr
 
 
 def likeliest(probs: torch.Tensor, top_p: float) -> torch.Tensor:
-    """probs (A, V) with all outside the nucleus set to 0 (Holtzman et al. 2020).
+    """probs (L, V) with all outside the nucleus set to 0 (Holtzman et al. 2020).
 
     The nucleus is the smallest set of likeliest tokens that together reach top_p. Ties stay in.
     """
-    ordered = probs.sort(-1, descending=True).values  # (A, V)
-    likelier = ordered.cumsum(-1) - ordered  # (A, V) what the likelier tokens weigh together
+    ordered = probs.sort(-1, descending=True).values  # (L, V)
+    likelier = ordered.cumsum(-1) - ordered  # (L, V) what the likelier tokens weigh together
     wanted = top_p * probs.sum(-1, keepdim=True)
-    last = (likelier < wanted).sum(-1, keepdim=True) - 1  # (A, 1)
+    last = (likelier < wanted).sum(-1, keepdim=True) - 1  # (L, 1)
     return probs.masked_fill(probs < ordered.gather(-1, last), 0.0)
 
 
 def sums_of_neighbours(weight: torch.Tensor) -> list[torch.Tensor]:
-    """Weights (A, V), the sums of 16 neighbours each (A, V / 16), and so on down to 16 or less.
+    """Weights (L, V), the sums of 16 neighbours each (L, V / 16), and so on down to 16 or less.
 
     The sums are float64: in float32 those of a large vocabulary would miss the total by more than
     rare tokens weigh.
@@ -32,7 +32,7 @@ def sums_of_neighbours(weight: torch.Tensor) -> list[torch.Tensor]:
     while tree[-1].shape[1] > 16:
         fine = tree[-1]
         whole = fine.shape[1] // 16 * 16  # the columns that fill groups of 16
-        sums = fine[:, :whole].unflatten(1, (-1, 16)).sum(-1)  # (A, whole / 16)
+        sums = fine[:, :whole].unflatten(1, (-1, 16)).sum(-1)  # (L, whole / 16)
         if whole < fine.shape[1]:
             sums = torch.cat((sums, fine[:, whole:].sum(-1, keepdim=True)), 1)
         tree.append(sums.double())
@@ -41,7 +41,7 @@ def sums_of_neighbours(weight: torch.Tensor) -> list[torch.Tensor]:
 
 
 def descend(tree: list[torch.Tensor], u: torch.Tensor) -> torch.Tensor:
-    """u (A,), uniform in [0, 1) -> a token (A,), by the sums of neighbours from the coarsest down.
+    """u (L,), uniform in [0, 1) -> a token (L,), by the sums of neighbours from the coarsest down.
 
     To invert the cumulative weights of V tokens at once means V borders, and rounding that moves
     one of them across u gives another token: with 100,000 tokens, noise of 1e-6 in the logits
@@ -49,16 +49,16 @@ def descend(tree: list[torch.Tensor], u: torch.Tensor) -> torch.Tensor:
     its own: the first is u, the others are made from it. That is disturbed a hundred times less
     often.
     """
-    node = torch.zeros_like(u, dtype=torch.int64)[:, None]  # (A, 1)
-    key = (u * 2.0**32).long()  # (A,)
+    node = torch.zeros_like(u, dtype=torch.int64)[:, None]  # (L, 1)
+    key = (u * 2.0**32).long()  # (L,)
     for level, weight in enumerate(reversed(tree)):
-        children = 16 * node + torch.arange(16, device=u.device)  # (A, 16)
+        children = 16 * node + torch.arange(16, device=u.device)  # (L, 16)
         there = children < weight.shape[1]
         inside = weight.gather(1, children.clamp(max=weight.shape[1] - 1)).double() * there
-        cumulative = inside.cumsum(-1)  # (A, 16)
+        cumulative = inside.cumsum(-1)  # (L, 16)
         if level > 0:
             u = uniform(key, torch.full_like(key, level))
-        target = u[:, None] * cumulative[:, -1:]  # (A, 1) below the last
+        target = u[:, None] * cumulative[:, -1:]  # (L, 1) below the last
         node = children.gather(1, (cumulative > target).int().argmax(-1, keepdim=True))
     return node[:, 0]
 

@@ -6,12 +6,12 @@ r"""The only judge: does a response end in the right answer? Reward and verdict 
 
 Which answers count. For math: `\boxed{...}`, in any form (data/boxes.py). For gsm8k: `\boxed{...}`,
 `#### N`, the words "the answer is N" and a line "A: N", since base models often write neither mark.
-The last one counts: a model may correct itself. An empty or unclosed box is passed over. It may not
-hedge: nothing counts if the last answer is taken back ("Wait, that is wrong") or an "or" with
-another value follows (data/second_thoughts.py). Boxes with only commas, "and" or "or" between them
-are one list. A box or `#### N` stands although a sentence or a heading without a readable number
-follows it. What comes after an end-of-text mark ("</s>"), or a further question that the model
-invents ("Question:", "Q:", "Problem:"), is not read.
+The last answer counts: a model may correct itself. Empty and unclosed boxes are passed over. A
+response may not hedge: nothing counts if its last answer is taken back ("Wait, that is wrong") or
+an "or" with another value follows (data/second_thoughts.py). Boxes with only commas, "and" or "or"
+between them are one list. A box or `#### N` still counts if a sentence or a heading without a
+readable number follows it. Nothing is read after an end-of-text mark ("</s>"), or after a new
+question that the model makes up ("Question:", "Q:", "Problem:").
 
 What is equal. Numbers are compared as exact fractions: 0.5 = 1/2, but 0.25 is not 25%. All else is
 compared form by form in data/latex.py: "18 or 20" is right only if the reference answer says so.
@@ -37,8 +37,8 @@ PLAIN_NUMBER = re.compile(r"[+-]?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(?:\.[0
 def grade(response: str, answer: str, kind: str = "math", rule: str = "ours") -> bool:
     """True if the last committed answer of `response` equals the reference `answer`.
 
-    `kind` is "gsm8k", "math", or "ordered", the toy world's: math whose bare lists ("5, 4") keep
-    their order, whose boxes each stand alone and with braces, and that has no end-of-text mark.
+    `kind` is "gsm8k", "math", or the toy world's "ordered": as math, but bare lists ("5, 4") keep
+    their order, boxes need braces and are read one by one, and "</s>" does not end the text.
     """
     assert kind in KINDS, f"unknown kind {kind!r}"
     assert rule in ("ours", "authors"), f"unknown rule {rule!r}"
@@ -63,8 +63,8 @@ def reward(
 ) -> float:
     """1.0 if right; `format_score` if wrong but with exactly one readable final answer; else 0.0.
 
-    The paper sets it to 0.1 (its code in effect paid 0). Boxing many things would earn it easily,
-    hence "exactly one". For gsm8k that one must be made of numbers.
+    `format_score` is 0.1 in the paper (its code in effect paid 0). A response that boxes many
+    guesses would earn it easily, hence "exactly one". For gsm8k it must be made of numbers.
     """
     if grade(response, answer, kind, rule):
         return 1.0
@@ -110,14 +110,14 @@ def committed(response: str, kind: str, claims: bool = True) -> list[str]:
 
 
 def read_part(response: str, kind: str) -> str:
-    """A response up to a question that the model invents; of a long one only its tail."""
+    """The response (if long, its tail) up to the first new question that the model makes up."""
     text = response[-MAX_RESPONSE:]
-    own_question = NEXT_QUESTION.match(text.lstrip())  # it may be repeated at the start
-    start = text.index(own_question[0]) + len(own_question[0]) if own_question else 0
+    repeated = NEXT_QUESTION.match(text.lstrip())  # a response may begin by repeating its question
+    start = text.index(repeated[0]) + len(repeated[0]) if repeated else 0
     next_question = NEXT_QUESTION.search(text, start)
     if next_question:
         text = text[: next_question.start()]
-    end = END_MARK.search(text, 1) if kind != "ordered" else None  # 1: one may stand at its start
+    end = END_MARK.search(text, 1) if kind != "ordered" else None  # 1: not a mark at the very start
     return text[: end.start()] if end else text
 
 

@@ -1,7 +1,7 @@
-r"""Sets of problems, by name or from a file, and their prompts. What one is: data/problem.py.
+r"""Sets of problems, by name or from a file, and their prompts. data/problem.py defines Problem.
 
     problems = load_problems("toy", "train")
-    problems = load_problems("my_problems.jsonl")   # its rows: row_to_problem in data/rows.py
+    problems = load_problems("my_problems.jsonl")   # row_to_problem (data/rows.py) has the fields
 
     python -m data.problems my_problems.jsonl       # what is in it, and what is wrong with it
 
@@ -24,8 +24,8 @@ def prompt_text(problem: Problem) -> str:
 def load_problems(name: str, split: str = "train", marks: bool = False) -> list[Problem]:
     """The problems of a named set (NAMES) or of a jsonl file.
 
-    A file is one split, so `split` is ignored for it. `marks` keeps GSM8K's <<48/2=24>>, which our
-    prompts leave out. Rows without a reference answer are dropped; how many is printed.
+    A file is one split, so `split` is ignored for it. `marks` keeps GSM8K's <<48/2=24>>, which is
+    otherwise cut from its solutions. Rows without a reference answer are left out and counted.
     """
     if toy.is_name(name):  # "toy", "toy-hard", or some shapes alone, as in "toy:21+32"
         return toy.named_problems(name, split)
@@ -44,7 +44,7 @@ def load_problems(name: str, split: str = "train", marks: bool = False) -> list[
 
 
 def is_toy(problem: Problem) -> bool:
-    """Is it one of the toy world's, whose responses toy.verify can check line by line?"""
+    """Whether it is from the toy world; toy.verify can check every equation of its responses."""
     return problem.source in toy.FAMILIES
 
 

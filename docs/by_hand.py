@@ -12,7 +12,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent if "__file__" in globals() else Path.cwd()
+here = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()
+ROOT = here.parent if here.name == "docs" else here
 sys.path.insert(0, str(ROOT))
 
 import torch
@@ -27,12 +28,13 @@ from plumbing.batches import pack, response_logprobs
 from plumbing.checkpoint import load_checkpoint, open_tokenizer
 from plumbing.examples import Example
 from plumbing.optimizer import adamw
+from plumbing.rollouts import text_of
 from sampler import Cache, Request, Sampler, sample
 from sft import sft_backward
 
-# A notebook's own arguments ("-f kernel.json") are none of ours.
-named = [word for word in sys.argv[1:2] if not word.startswith("-")]
-path = named[0] if named else ROOT / "docs/toy.pt"
+# A notebook is started with arguments of its own ("-f kernel.json"), which are ignored.
+has_path = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
+path = sys.argv[1] if has_path else ROOT / "docs/toy.pt"
 try:
     model, facts = load_checkpoint(str(path))
 except OSError as error:
@@ -56,14 +58,15 @@ with torch.inference_mode():
     logits = sampler.read_prompts([request], cache)  # (1, V): what comes after the last token
 probs = logits[0].softmax(-1)  # (V,)
 top = probs.topk(3)
-first = [f"{encoding.decode([int(token)])!r} {p:.3f}" for p, token in zip(*top)]
+first = [f"{encoding.decode([int(i)])!r} {p:.3f}" for i, p in zip(top.indices, top.values)]
 print(f"\n3. Prefill: logits {tuple(logits.shape)}; the likeliest first tokens: {', '.join(first)}")
 
 # %% A decode step sends one token through the model; without the cache it would send all of them
 request.tokens.append(int(top.indices[0]))
 with torch.inference_mode():
-    step = sampler.read_tokens([request], cache)[0]  # (V,) by the cache
-    whole = model.logits(model.hidden(torch.tensor(prompt + request.tokens), [len(prompt) + 1]))[-1]
+    step = sampler.read_tokens([request], cache)[0]  # (V,) through the cache
+    hidden = model.hidden(torch.tensor(prompt + request.tokens), [len(prompt) + 1])  # (N, d_model)
+    whole = model.logits(hidden)[-1]  # (V,) from all tokens
 differs = (step - whole).abs().max().item()
 print(f"4. Decode: next {encoding.decode([int(step.argmax())])!r}; without the cache the logits "
       f"differ by {'less than 1e-4' if differs < 1e-4 else differs}")  # fmt: skip
@@ -72,7 +75,7 @@ print(f"4. Decode: next {encoding.decode([int(step.argmax())])!r}; without the c
 n = 8
 sampling = dict(n=n, max_new_tokens=52, eos=encoding.eot_token, seed=0, step=0)
 (rollouts,) = sample(model, [prompt], **sampling)
-texts = [encoding.decode([t for t in r.tokens if t != encoding.eot_token]) for r in rollouts]
+texts = [text_of(rollout, encoding) for rollout in rollouts]  # without the end-of-text token
 print(f"\n5. {n} rollouts at temperature 1, with the answer that the grader finds in each:")
 for text in texts:
     print(f"   {extract(text, problem.kind)!s:<8} {text}")
@@ -86,7 +89,8 @@ print(f"\n6. Rewards {rewards[0].int().tolist()}: mean {mean:.3f}, standard devi
 if std > 0:
     of_right, of_wrong = (1 - mean) / std, -mean / std
     print(f"   A right one gets (1 - mean) / std = {of_right:.3f}, a wrong one {of_wrong:.3f}; "
-          f"all {n} add up to {advantages.sum().abs():.0f}")  # fmt: skip
+          f"group_advantages {advantages.max():.3f} and {advantages.min():.3f}, "
+          f"which add up to {advantages.sum().abs():.0f}")  # fmt: skip
 verified = [i for i, text in enumerate(texts) if verify(text, problem)]
 print(f"   Right, and every equation in it true (data/toy.py, verify): responses {verified}")
 
@@ -144,7 +148,7 @@ sft_half = partial(sft_backward, model, batch, 8192)
 
 
 def steps_from_start(rl_half, sft_half, weight: float) -> list[torch.Tensor]:
-    """The weights after `average_step` from where the step above began."""
+    """Go back to the weights `start`, make one `average_step`, and return the new weights."""
     with torch.no_grad():
         for p, at_start in zip(model.parameters(), start):
             p.copy_(at_start)

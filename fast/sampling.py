@@ -257,7 +257,7 @@ class FastSampler:
         self.cache.drop_prompts(done)
 
     def take(self, at: torch.Tensor, logits: torch.Tensor) -> None:
-        """Draw and keep one token in each of the slots `at` (A,), from logits (A, V).
+        """Draw and keep one token in each of the slots `at` (L,), from logits (L, V).
 
         Slots that have ended keep nothing.
         """
@@ -353,13 +353,13 @@ class FastSampler:
         return torch.autocast(kind, torch.bfloat16, enabled=self.bf16, cache_enabled=False)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(A, d_model) -> (A, V) fp32."""
+        """(L, d_model) -> (L, V) fp32."""
         head = rows_to_multiply(self.model)
         return product(hidden.to(head.dtype), head.T)[:, : self.model.config.vocab_size]
 
 
 def draw_keyed(logits, key, column, temperature: float, top_p: float, nucleus):
-    """`draw` for rollouts with these keys (A,), which have `column` (A,) own tokens already.
+    """`draw` for rollouts with these keys (L,), which have `column` (L,) own tokens already.
 
     These are some 200 small kernels, of which torch's compiler makes a few.
     """

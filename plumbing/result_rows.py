@@ -123,7 +123,7 @@ def complete(task: str, result: dict, rows: list[dict], config) -> dict:
     fields = ("id", "level", "n", "c", "verified")
     result = result | {
         "distinct": total("distinct") / len(rows),  # different right responses per problem
-        "format": total("boxed") / samples,  # share of samples with an answer in a box
+        "format": total("answered") / samples,  # share with an answer that the grader can find
         "truncated": total("truncated") / samples,
         "length": total("tokens") / samples,  # tokens
         "problems": [[row[field] for field in fields] for row in rows],

@@ -65,7 +65,8 @@ for passes in (1, 4, 16, 61):
 for passes in (1, 4, 16, 61):
     LADDER[f"sft-{passes}.rl"] = (f"sft-{passes}", "grpo.py" + LONG)
 
-# RL's own rate is 2.5e-4 at toy scale and 1e-6 at the paper's; its RL after SFT had 40 times that.
+# Direct RL has a rate of 2.5e-4 at toy scale and of 1e-6 in the paper; the authors' RL after SFT
+# had 40 times theirs.
 RATE = AFTER_SFT | {
     "sft.rl-2x": ("sft", f"grpo.py{LONG} --lr [5e-4|2e-6]"),
     "sft.rl-4x": ("sft", f"grpo.py{LONG} --lr [1e-3|4e-6]"),
@@ -99,12 +100,12 @@ FORGETTING = {
     "rl-1e-3": rl("--lr 1e-3"),
 }
 
-ON_BAND = "--max_response 80"  # seven operations need more tokens than five
+LONGER = "--max_response 80"  # seven operations need more tokens than five
 EDGE = {
-    "rl-inside": rl(f"--data toy-long:12+21+22 {ON_BAND}", steps=150),
-    "rl-edge": rl(f"--data toy-long:23+32 {ON_BAND}", steps=150),
-    "rl-beyond": rl(f"--data toy-long:33+34+43 {ON_BAND}", steps=150),
-    "rl-mixed": rl(f"--data toy-long:23+32+33+34+43 {ON_BAND}", steps=150),
+    "rl-inside": rl(f"--data toy-long:12+21+22 {LONGER}", steps=150),
+    "rl-edge": rl(f"--data toy-long:23+32 {LONGER}", steps=150),
+    "rl-beyond": rl(f"--data toy-long:33+34+43 {LONGER}", steps=150),
+    "rl-mixed": rl(f"--data toy-long:23+32+33+34+43 {LONGER}", steps=150),
 }
 FURTHER = {
     "sft-inside": ("base", "sft.py --data toy-long:12+21+22"),
@@ -130,7 +131,7 @@ TAKEOFF = some("sft", "sft-gold", "rl", "sft.rl", "sft-gold.rl", "parallel") | {
     "sft-gold.at-1": ("sft-gold", AS_RL_SAMPLES),
 }
 
-# Also of other scales.
+# Experiments that make sense at other scales, too.
 ANYWHERE = dict(with_core=True, anywhere=True)
 
 EXPERIMENTS = {

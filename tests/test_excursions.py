@@ -285,3 +285,22 @@ def test_a_quick_ablation_has_its_section_at_the_quick_checkpoints(tmp_path, mon
     excursions.main([*words, "--out", str(tmp_path / "o")])
     (own,) = read_own(str(tmp_path / "o")).values()
     assert own.stems == "30K,60K" and "rl-normalize-mean" in own.recipes
+
+
+def test_files_of_the_callers_folder_are_found_from_the_scripts_folder(tmp_path):
+    """In every flag that takes one, alone, in a list, with a function; and no folder or script."""
+    row = {"question": "What is 1 + 1?", "answer": "2"}
+    for name in ("mine.jsonl", "grpo.py"):
+        (tmp_path / name).write_text(json.dumps(row))
+    (tmp_path / "half.py").write_text("def score(problem, response):\n    return 0.5\n")
+    (tmp_path / "toy").mkdir()
+    command = [sys.executable, os.path.join(ROOT, "excursions.py"), "--dry_run"]
+    command += ["--task", "toy,mine.jsonl", "--data", "mine.jsonl"]
+    command += ["--recipe", "half: grpo.py --reward half.py:score", "--out", "o"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rl = [line for line in done.stdout.splitlines() if "--reward" in line][0]
+    assert rl.startswith("python grpo.py ")
+    assert f"--reward {tmp_path}/half.py:score" in rl and f"--data {tmp_path}/mine.jsonl" in rl
+    assert f"--task toy,{tmp_path}/mine.jsonl" in done.stdout
+    assert not (tmp_path / "o").exists()
