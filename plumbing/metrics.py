@@ -36,7 +36,7 @@ def rollout_metrics(groups, config) -> dict:
     return {
         "reward": sums["rewards"] / n_rollouts,
         "accuracy": sums["right"] / n_rollouts,
-        "format": sums["answered"] / n_rollouts,  # share that commits to an answer: a box
+        "format": sums["answered"] / n_rollouts,  # share with an answer that the grader finds
         "pass@n": sums["groups_any_right"] / n_groups,  # groups with a right answer
         "all_right": sums["groups_all_right"] / n_groups,
         "all_wrong": 1 - sums["groups_any_right"] / n_groups,
