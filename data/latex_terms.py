@@ -2,8 +2,8 @@ r"""Expressions, compared as sums of products: 2 + x is x + 2, and 0.5yx is \fra
 
 `terms` turns the tokens of an expression into nested tuples. Two expressions are taken for equal if
 their tuples are. What is constant is computed (exact.py): \frac{x}{\sqrt2} is \frac{\sqrt2}{2}x.
-Nothing else is: brackets are not multiplied out and equal terms are not added up, so that
-x^2 + 2x + 1 is no answer to "factor it", and nothing is moved that could change the value.
+Each factor has one spelling (latex_factors.py): x^{-1} is \frac1x. Beyond that, brackets are not
+multiplied out and equal terms are not added up, so that x^2 + 2x + 1 is no answer to "factor it".
 """
 
 import re
@@ -22,6 +22,18 @@ from data.exact import (
     minus,
     times,
 )
+from data.latex_factors import (
+    GREEK,
+    NAMES,
+    applied_functions,
+    as_root,
+    below,
+    factors_of,
+    is_letter,
+    only_side,
+    scaled,
+    with_sign,
+)
 from data.latex_tokens import CLOSE, OPEN, brackets, encloses
 from data.latex_tokens import number as number_of
 
@@ -32,11 +44,7 @@ RELATIONS = set(
     r"\implies \iff".split()
 )
 MIRRORED = {">": "<", "\\ge": "\\le"}
-GREEK = set(
-    r"\alpha \beta \gamma \delta \epsilon \zeta \eta \theta \kappa \lambda \mu \nu \xi \rho "
-    r"\sigma \tau \phi \chi \psi \omega".split()
-)
-FUNCTIONS = GREEK | {"f", "g", "h"}  # if a bracket follows: \phi(n) and f(x)
+FUNCTIONS = GREEK | NAMES  # if a bracket follows: \phi(n) and f(x)
 LETTERS_TOO = {"e", "i"}  # beside a letter they are letters; alone they are constants
 LEADING_ZERO = re.compile(r"0[0-9]")
 
@@ -103,7 +111,21 @@ def sum_of(tokens: list[str], depth: int) -> tuple:
     result = []
     for sign, body in signed_terms(drop_times(tokens)):
         result.append(term(sign, body, depth))
+    if len(result) == 1:
+        return without_brackets(result[0])
     return tuple(sorted(result, key=repr))
+
+
+def without_brackets(one: tuple) -> tuple:
+    r"""The terms of a sum with a sign or a denominator: -(x - 5) is 5 - x, \frac{x+1}{2} is
+    \frac{x}{2} + \frac12. Other terms stay alone.
+    """
+    if len(one) == 3 and isinstance(one[0], Fraction) and len(one[1]) == 1 and not one[2]:
+        number, (factor,), _ = one
+        side = only_side(factor[0]) if len(factor) == 1 else None
+        if side is not None and abs(number.numerator) == 1:
+            return scaled(side, number)
+    return (one,)
 
 
 def value_of(tokens: list[str]) -> Value | None:
@@ -121,7 +143,10 @@ def value_of(tokens: list[str]) -> Value | None:
 
 
 def signed_terms(tokens: list[str]) -> list[tuple[str, list[str]]]:
-    """The terms of one side, each with its sign: x - 2y gives ("+", x) and ("-", 2y)."""
+    """The terms of one side, each with its sign: x - 2y gives ("+", x) and ("-", 2y).
+
+    Of two signs in a row the second turns the first: x + -2y is x - 2y.
+    """
     side = [["+"]]
     level = 0  # of brackets
     for token in tokens:
@@ -129,7 +154,10 @@ def signed_terms(tokens: list[str]) -> list[tuple[str, list[str]]]:
             level += 1
         elif token in CLOSE:
             level -= 1
-        if level == 0 and token in ("+", "-") and side[-1][-1] not in ("*", "/"):
+        is_sign = level == 0 and token in ("+", "-")
+        if is_sign and len(side) > 1 and len(side[-1]) == 1:
+            side[-1] = ["+" if side[-1] == [token] else "-"]
+        elif is_sign and side[-1][-1] not in ("*", "/"):
             side.append([token])
         else:
             side[-1].append(token)
@@ -155,6 +183,8 @@ def drop_times(tokens: list[str]) -> list[str]:
 
 def term(sign: str, body: list[str], depth: int) -> tuple:
     r"""One signed term as (number, over, under): -\frac{2x}{y} is (-2, x, y)."""
+    if not body:  # a sign without a term
+        return (sign,)
     try:
         parts = parts_of(body, depth)
     except NotExact:  # its number exceeds a bound of exact.py
@@ -254,7 +284,8 @@ def parts_of_side(tokens: list[str], depth: int) -> Parts:
     signed = signed_terms(drop_times(tokens))
     is_product = len(signed) == 1 and not RELATIONS & set(tokens) and "|" not in tokens
     if not is_product:
-        return Parts(ONE, [(("(", terms(tokens, depth), ")"),)], [])
+        sign, factor = with_sign((("(", terms(tokens, depth), ")"),))
+        return Parts(minus(ONE) if sign < 0 else ONE, [factor], [])
     ((sign, body),) = signed
     parts = parts_of(body, depth)
     return parts._replace(number=minus(parts.number)) if sign == "-" else parts
@@ -286,16 +317,20 @@ def product(tokens: list[str], depth: int) -> Parts:
     r"""The factors: constants are multiplied, letters, roots and sums are sorted.
 
     So i\sqrt{3} is \sqrt{3}i, and 6yx is 6xy. If there is a function or a second number, only the
-    constants in front are multiplied, and all else keeps its order.
+    constants in front are multiplied, and all else keeps its order; but \sin x\cos y is
+    \cos y\sin x.
     """
     parts = factors_of(tokens)
+    functions = applied_functions(parts)
+    if functions:
+        return product_of_functions(*functions, depth)
     factors = []
     is_clear = [True]  # is it the first one, or does a times stand in front?
     for i, factor in enumerate(parts):
         if factor == ["*"] and 0 < i < len(parts) - 1:
             is_clear[-1] = True
         else:
-            factors.append(factor)
+            factors.append(as_root(factor))
             is_clear.append(False)
     forms = []
     places = []
@@ -306,40 +341,47 @@ def product(tokens: list[str], depth: int) -> Parts:
     n_letters = 0
     for factor, place in zip(factors, places):
         n_letters += place == 1 and len(factor) == 1
-    is_fixed = None in places or n_letters > MAX_LETTERS
+    if None in places or n_letters > MAX_LETTERS:
+        return product_in_order(factors, forms, places, is_clear)
 
+    total = ONE
+    over = []
+    under = []
+    for factor, one_form, place in zip(factors, forms, places):
+        if place == 0:
+            total = times(total, as_sum(value_of(factor)))
+            continue
+        lower = below(factor)
+        if lower:
+            one_form = form(as_root(lower), depth)
+        sign, one_form = with_sign(one_form)
+        total = minus(total) if sign < 0 else total
+        (under if lower else over).append(one_form)
+    return Parts(total, sorted(over, key=place_in_product), sorted(under, key=repr))
+
+
+def product_in_order(factors: list, forms: list, places: list, is_clear: list) -> Parts:
+    """The constants in front are multiplied, and all else keeps its order."""
     total = ONE
     kept = []
     for i, factor in enumerate(factors):
-        if places[i] == 0 and not (is_fixed and kept):
+        if places[i] == 0 and not kept:
             total = times(total, as_sum(value_of(factor)))
             continue
-        if is_fixed and kept and is_clear[i]:  # \sin x * 2 is not \sin x2
+        if kept and is_clear[i]:  # \sin x * 2 is not \sin x2
             kept.append(("*",))
         kept.append(forms[i])
-    if not is_fixed:
-        kept.sort(key=place_in_product)
-    return Parts(total, kept, [], is_fixed)
+    return Parts(total, kept, [], True)
 
 
-def factors_of(tokens: list[str]) -> list[list[str]]:
-    r"""The tokens of each factor: 2x^{n}\sqrt{3} has the factors 2, x^{n} and \sqrt{3}."""
-    closing = brackets(tokens)
-    factors = []
-    waits = False  # for an exponent, an index or an argument
-    i = 0
-    while i < len(tokens):
-        token = tokens[i]
-        end = closing.get(i, i)
-        part = tokens[i : end + 1]
-        if factors and (waits or token in ("^", "_", "!", "'")):
-            factors[-1] += part
-        else:
-            factors.append(part)
-        is_index = waits and token == "["  # the 3 of \sqrt[3]
-        waits = token in ("^", "_", "\\sqrt") or is_index
-        i = end + 1
-    return factors
+def product_of_functions(front: list, applied: list, depth: int) -> Parts:
+    """What stands in front, then the functions in a sorted order."""
+    tokens = [token for factor in front for token in factor]
+    first = product(tokens, depth) if tokens else Parts(ONE, [], [])
+    forms = []
+    for function in applied:
+        forms.append(tuple(form(factor, depth) for factor in function))
+    return first._replace(over=first.over + sorted(forms, key=repr), is_fixed=True)
 
 
 def form(factor: list[str], depth: int) -> tuple:
@@ -380,10 +422,6 @@ def place_of(factor: list[str], one_form: tuple, after: str, is_clear: bool) -> 
         is_sum = len(sides) == 1 and len(sides[0]) > 1 or constant(factor) is not None
         return 2 if is_sum else None
     return 2 if is_digits or head in ("\\sqrt", "\\pi") else None
-
-
-def is_letter(head: str) -> bool:
-    return head in GREEK or len(head) == 1 and head.isascii() and head.islower()
 
 
 def place_in_product(one_form: tuple) -> tuple[bool, str]:
