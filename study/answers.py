@@ -136,6 +136,7 @@ ANSWERS = {
     "losses": (
         "Against plain GRPO pass@32 {=pass@32: 3.6M.rl-dr-grpo - 3.6M.rl-150} with Dr. GRPO, "
         "{=pass@32: 3.6M.rl-dapo - 3.6M.rl-150} with DAPO, "
+        "{=pass@32: 3.6M.rl-dapo-free - 3.6M.rl-150} with DAPO less its punishment of length, "
         "{=pass@32: 3.6M.rl-maxrl - 3.6M.rl-150} with MaxRL, and "
         "{=pass@32: 3.6M.rl-pass8 - 3.6M.rl-150} with the advantages of pass@8."
     ),

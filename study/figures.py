@@ -370,7 +370,7 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
     there = sections.cells_there(study.on(experiment.task), experiment)
     if name in ("core", "figure5"):
         return is_long(study)
-    own = set(experiment.recipes) - set(RECIPES)
+    own = set(experiment.recipes) - {*RECIPES, experiment.against}
     for cell in there:
         stem, recipe = study.cell(cell)
         if recipe in own or stem in experiment.pretrain and recipe != "base":

@@ -116,6 +116,7 @@ LOSSES = {
         "base",
         f"grpo.py {SHORT} --clip_high 0.28 --dynamic_sampling 2 [--reward tools/overlong.py:score]",
     ),
+    "rl-dapo-free": ("base", f"grpo.py {SHORT} --clip_high 0.28 --dynamic_sampling 2"),
     "rl-gspo": ("base", f"grpo.py {SHORT} --ratio sequence --loss sequence-mean [|{GSPO_CLIPS}]"),
     "rl-cispo": ("base", f"grpo.py {SHORT} --loss cispo"),
     "rl-rloo": ("base", f"grpo.py {SHORT} --normalize loo"),
