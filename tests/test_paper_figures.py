@@ -152,6 +152,12 @@ def test_every_experiment_has_its_section_and_figure(name, tmp_path):
     assert all(p.name in section for p in written)
 
 
+def test_a_cell_that_two_compare_with_is_no_sign_that_both_have_run(tmp_path):
+    study, _ = study_of("losses", tmp_path)
+    assert figures.was_run(study, "losses", EXPERIMENTS["losses"])
+    assert not figures.was_run(study, "weight", EXPERIMENTS["weight"])  # it has rl-150, too
+
+
 def test_the_hard_family_is_read_on_its_own_task(tmp_path):
     study, _ = study_of("figure11", tmp_path)
     on_hard = study.on("toy-hard")
