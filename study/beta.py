@@ -35,7 +35,7 @@ class Beta:
         t = (np.arange(n) + 0.5) * (top / n)
         integral = float(((1 - t ** (1 / a)) ** (b - 1)).mean()) * top / a
         ln_whole = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-        return integral / math.exp(ln_whole)
+        return min(1.0, integral / math.exp(ln_whole))  # the sum is a little off
 
 
 def fit(pass_1: float, pass_k: float, k: int) -> Beta | None:

@@ -76,7 +76,7 @@ def read_predictions(path: str = FILE) -> list[Prediction]:
         if written:
             commit = written[1]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 3 and re.fullmatch(r"[a-z]+-\d+", cells[0]):
+        if len(cells) == 3 and re.fullmatch(r"[a-z]+\d*-\d+", cells[0]):
             found.append(prediction(*cells, commit, path))
     return found
 
