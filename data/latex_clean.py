@@ -41,6 +41,9 @@ SYNONYMS = {
     "lbrack": "[",
     "rbrack": "]",
     "to": "\\rightarrow",
+    "langle": "(",
+    "rangle": ")",
+    "forall": "for all",
 }
 DROPPED = (
     "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed fbox "
@@ -95,9 +98,15 @@ TEXT = re.compile(
     """,
     re.VERBOSE,
 )
+ROW_SPACE = re.compile(r"\\\\\s*\[[0-9.]+\s*[a-z]{2}\]")  # \\[4pt]
+ROWS = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered)\}(.*?)\\end\{\1\}")
 OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")  # {1 \over 6}
 CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}")
-BASE = re.compile(r"\(([0-9]+)\)(?=_)")  # (204)_5
+BASE = re.compile(r"\(([0-9A-Z]+)\)(?=_)")  # (204)_5
+IN_BASE = re.compile(r"(?<=[0-9A-F])\s+in\s+base\s+([0-9]+)")  # 2516 in base 8
+PMOD = re.compile(r"\\pmod\s*(?:\{([^{}]*)\}|([0-9]))")
+NAME_IN_BRACES = re.compile(r"^\s*(?:\\vec\s*)?\{\s*([A-Za-z])\s*\}\s*(?==)")  # \mathbf{v} =
+THERE_IS = re.compile(r"(?i)^there (?:is|are) (?=no )")  # there is no solution
 FULL_HOUR = re.compile(r"(?<=[0-9]):00(?= [ap]m\b)")
 ORDINAL = re.compile(  # 7th, also with a raised end
     r"""
@@ -113,11 +122,22 @@ DOTS = re.compile(r"\.\.\.+")
 AM = re.compile(r"(?i)(?<=[0-9])\s*a\.?m\b\.?")  # 3:45 A.M.
 PM = re.compile(r"(?i)(?<=[0-9])\s*p\.?m\b\.?")
 U_FOR_UNION = re.compile(r"(?<=[\])}])\s*U\s*(?=[\[({\\])")  # [0,1] U [2,3]
-DEGREES = re.compile(r"\^\s*\{\s*\\circ\s*\}|\^?\s*\\circ(?=[CF]?(?![A-Za-z]))")
+DEGREES = re.compile(
+    r"(?<=[0-9])\s*\^\s*(?:o(?![A-Za-z])|\{\s*o\s*\})|\^\s*\{\s*\\circ\s*\}|\^?\s*\\circ(?=[CF]?(?![A-Za-z]))"
+)
 CELSIUS = re.compile(r"(?<=degrees )\s*C\b")
 FAHRENHEIT = re.compile(r"(?<=degrees )\s*F\b")
 INFINITY = re.compile(r"(?<![A-Za-z\\])inf(?:inity)?(?![A-Za-z])")
 BARE_COMMAND = re.compile(r"(?<![A-Za-z\\])(sqrt|pi|infty)(?![A-Za-z])")
+BARE_FUNCTION = re.compile(  # sin(x), ln 2, 2 cos^2 x; but not "tan" or "log" as words
+    r"""
+    (?<![A-Za-z\\]) ( (?:arc)? (?: sin | cos | tan ) | cot | csc | ln | log | exp )
+    (?= \s* [(_^0-9\\] | \s+ [a-z] (?![A-Za-z]) )
+    """,
+    re.VERBOSE,
+)
+EXP = re.compile(r"\\exp\s*(?:\(([^()]*)\)|\{([^{}]*)\})")  # \exp(2x)
+ABS = re.compile(r"(?<![A-Za-z\\])abs\s*\(([^()]*)\)")  # abs(x-3)
 ARGUMENT_IN_PARENTHESES = re.compile(r"(\\sqrt|\^)\s*\(([^()]*)\)")  # \sqrt(3), 2^(n+1)
 FUN = r"\\ (?:arc)? (?: sin | cos | tan | cot | sec | csc | log | ln )"
 FUNCTION = re.compile(  # \cos(2x) becomes \cos 2x
@@ -128,7 +148,28 @@ FUNCTION = re.compile(  # \cos(2x) becomes \cos 2x
     """,
     re.VERBOSE,
 )
+LETTER_UNITS = {"m": "meters", "g": "grams", "l": "liters", "L": "liters", "s": "seconds"}
+LETTER_UNITS["h"] = "hours"
+POWER_OF_FUNCTION = re.compile(  # (\cos x)^2 becomes \cos^2 x
+    rf"\( \s* ({FUN}) \s* ( [a-zA-Z0-9\\ ]+? ) \s* \) \s* \^ \s* \{{? \s* ([0-9]+) \s* \}}?",
+    re.VERBOSE,
+)
+INVERSE_FUNCTION = re.compile(r"\\(sin|cos|tan)\s*\^\s*\{\s*-\s*1\s*\}")  # \sin^{-1}
+SLASH_IN_FUNCTION = re.compile(  # \arcsin(1/3)
+    rf"({FUN}) \s* \( \s* ([0-9]+) \s* / \s* ([0-9]+) \s* \)", re.VERBOSE
+)
 ANSWER_IS = re.compile(r"(?i)^\W{0,3}(?:the )?(?:final )?answer(?: is|:| =)")
+
+
+def rows_as_list(m: re.Match) -> str:
+    r"""\begin{cases} x = 3 \\ y = 4 \end{cases} is x = 3, y = 4."""
+    rows = [row.replace("&", " ").strip() for row in m[2].split("\\\\")]
+    return ", ".join(row for row in rows if row)
+
+
+def words_in_text(m: re.Match) -> str:
+    r"""The words of \text{...}; a unit of one letter in full, since in algebra it is a letter."""
+    return f" {LETTER_UNITS.get(m[1].strip(), m[1])} "
 
 
 def clean(text: str) -> str:
@@ -148,11 +189,18 @@ def clean(text: str) -> str:
     text = COMMAND.sub(common_spelling, text)
     text = text.replace("$", " ")  # a blank, since 1$8 is not 18
     text = " ".join(text.split())
-    text = TEXT.sub(r" \1 ", text)
-    text = TEXT.sub(r" \1 ", text)  # once more, for \text{\textbf{C}}
+    text = TEXT.sub(words_in_text, text)
+    text = TEXT.sub(words_in_text, text)  # once more, for \text{\textbf{C}}
+    text = ROW_SPACE.sub(r"\\\\", text)
+    text = ROWS.sub(rows_as_list, text)
+    text = text.replace(";", ",")
     text = OVER.sub(r"\\frac{\1}{\2}", text)
     text = CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = BASE.sub(r"\1", text)
+    text = IN_BASE.sub(r"_{\1}", text)
+    text = PMOD.sub(r"(mod \1\2)", text)
+    text = NAME_IN_BRACES.sub(r"\1 ", text)
+    text = THERE_IS.sub("", text)
     text = BOLD.sub(r"\1", text)
     text = ORDINAL.sub("", text)
     text = text.replace(">=", "\\ge ").replace("<=", "\\le ")
@@ -169,6 +217,12 @@ def clean(text: str) -> str:
     text = FAHRENHEIT.sub("Fahrenheit", text)
     text = INFINITY.sub("infty", text)
     text = BARE_COMMAND.sub(r"\\\1", text)
+    text = BARE_FUNCTION.sub(r"\\\1", text)
+    text = EXP.sub(r"e^{\1\2}", text)
+    text = ABS.sub(r"|\1|", text)
+    text = POWER_OF_FUNCTION.sub(r"\1^{\3} \2", text)
+    text = INVERSE_FUNCTION.sub(r"\\arc\1 ", text)
+    text = SLASH_IN_FUNCTION.sub(r"\1 \\frac{\2}{\3}", text)
     text = ARGUMENT_IN_PARENTHESES.sub(r"\1{\2}", text)
     text = FUNCTION.sub(r"\1 \2", text)
     text = ANSWER_IS.sub("", text)

@@ -36,6 +36,10 @@ CHARACTERS = {
     "\u00a5": " ",  # yen
     "\u00a2": " cents",
     "\u00f7": "\\div ",
+    "\u230a": "\\lfloor ",
+    "\u230b": "\\rfloor ",
+    "\u2308": "\\lceil ",
+    "\u2309": "\\rceil ",
     "\u2044": "/",  # fraction slash
     "\u2026": "\\ldots ",
     "\u201c": '"',

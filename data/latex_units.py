@@ -30,6 +30,8 @@ UNIT_SPELLINGS = """
     tbsp tablespoon tablespoons
     l L liter liters litre litres
     ms millisecond milliseconds
+    microsecond microseconds
+    nanosecond nanoseconds
     s sec second seconds
     min mins minute minutes
     h hr hrs hour hours
@@ -83,20 +85,24 @@ HEDGES = set(
 )
 NOT_UNITS = HEDGES | set(  # words that change the value, hedge, or take it back
     "between through until plus minus under above below than least most minimum maximum max "
-    "beyond upto mod modulo base remainder point half halves third thirds quarter quarters fourth "
-    "fourths fifth fifths sixth sixths seventh eighth ninth tenth tenths hundredth hundredths "
-    "thousandth thousandths hundred thousand million billion trillion hundreds thousands millions "
-    "billions trillions quadrillion mil bil lakh crore tens dozen dozens score grand double triple "
-    "gross "
+    "beyond upto mod modulo base remainder point half halves quarter quarters mille hundred "
+    "thousand million billion trillion hundreds thousands millions billions trillions quadrillion "
+    "mil bil lakh crore tens dozen dozens score grand double triple gross "
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety "
     "squared cubed factorial reciprocal inverse divided multiplied root power negative choose sin "
     "cos tan cot sec csc log exp sqrt alpha beta gamma theta phi infinity wrong incorrect false "
     "wait actually but instead except without unless versus something add added when where such "
-    "repeating recurring doubled tripled halved quadrupled eleventh elevenths twelfth twelfths "
-    "twentieth twentieths millionth millionths billionth billionths quintillion "
+    "repeating recurring doubled tripled halved quadrupled quintillion "
     "with ish nope guess unsure itself pqr".split()
 )
+ORDINALS = (
+    "third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
+    "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth thirtieth fortieth fiftieth "
+    "sixtieth seventieth eightieth ninetieth hundredth thousandth millionth billionth trillionth"
+).split()
+for word in ORDINALS:  # "5 eighths"
+    NOT_UNITS |= {word, word + "s"}
 UNIT_WORDS = 8  # at most so many words of unit are read
 SCALES = {
     "dozen": 12,
@@ -176,9 +182,11 @@ def is_name(text: str) -> bool:
 
 # --- units ----------------------------------------------------------------------------------------
 
-POWER_OF_UNIT = re.compile(r"([A-Za-z])\s*\^\s*\{?\s*([23])\s*\}?$")  # the ^2 of cm^2
+POWER_OF_UNIT = re.compile(r"([A-Za-z])\.?\s*\^\s*\{?\s*([23])\s*\}?$")  # the ^2 of cm^2
 SLASH_IN_UNIT = re.compile(r"(?<=[A-Za-z])\s*/\s*(?=[A-Za-z])")  # m / s
 UNIT_AT_NUMBER = re.compile(r"([0-9)}]) *(/?) *([A-Za-z]{2,})$")  # 18cm, 18/day
+LETTER_UNITS = set("m g l L s h".split())  # behind algebra they are letters: 2x + h
+ALGEBRA = re.compile(r"(?<![\\A-Za-z])[A-Za-z]|[0-9})\s][-+]")  # letters, or a sum
 SENTENCE_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "degrees": "", "US": ""}  # and their powers
 
@@ -231,6 +239,8 @@ def split_unit(text: str) -> tuple[str, str | None]:
     if n == 0 or words[-1] in SMALL_WORDS:
         return text, None
     value = " ".join(words[:-n])
+    if words[-n] in LETTER_UNITS and ALGEBRA.search(value):
+        return text, None
     is_sentence = SENTENCE_WORD.search(split_scale(value)[0])  # "Team 5 wins"
     if is_sentence or not re.search(r"[0-9]|\\pi|\\sqrt", value):
         return text, None
