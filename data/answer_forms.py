@@ -18,7 +18,7 @@ CHOICE = re.compile(  # "(C) 12", "C.", "Option C"
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
 ANOTHER_CHOICE = re.compile(  # "(C) or (D)", "(A), (C)", "(C) is false"
-    r"\A \s* , | \\lor | (?<![A-Za-z\\]) [A-H] \s* \)"
+    r"\A \s* , | \\lor | (?<![A-Za-z\\]) [A-H] \s* \) | \A \s* \( \s* [a-h] \s* \)"
     r" | \b (?: or | not | false | wrong | incorrect | maybe | perhaps | probably ) \b",
     re.VERBOSE,
 )
@@ -29,7 +29,10 @@ def same_choice(found: str, answer: str) -> bool:
     choice = CHOICE.fullmatch(found)
     if not choice or ANOTHER_CHOICE.search(choice["text"]):
         return False
-    letter = (choice["named"] or choice["letter"]).upper()
+    letter = choice["named"] or choice["letter"]
+    if letter.islower() and re.match(r"[-+*/^=<>]", choice["text"]):
+        return False  # (h) - (k)
+    letter = letter.upper()
     if re.fullmatch(r"\(?[A-H]\)?\.?", answer):
         return letter == answer.strip("().")
     return bool(choice["text"]) and latex.equal(choice["text"], answer, any_order=True)

@@ -15,7 +15,7 @@ import unicodedata
 from fractions import Fraction
 
 from data import latex
-from data.answer_forms import same_choice, same_range
+from data.answer_forms import as_range, same_choice, same_range
 from data.exact import as_float, computed
 from data.latex_clean import clean
 from data.latex_tokens import number, split_top, tokenize
@@ -51,7 +51,7 @@ NO_LABELS = (  # "Over 18" is not 18
         "step part case check verify verification note problem question example section method "
         "solution to from of at by in per for after before past within near close up down off "
         "twice thrice quadruple quintuple times subtract multiply divide "
-        "pi less fewer more never top bottom exceeds exceeding greater every "
+        "pi less fewer more never excluding omitting top bottom exceeds exceeding greater every "
         "any all some square cube arcsin arccos arctan sinh cosh tanh gcd lcm det".split()
     )
 )
@@ -129,7 +129,8 @@ QUALIFIER = re.compile(  # "for all real x", "where n is an integer"
     r"""
     [,;]? \s* [(\[]? \s*
     (?P<words> \b
-        (?: for \s+ (?: all | any | every | each | some | arbitrary ) | where | with | in \s which )
+        (?: for \s+ (?: all | any | every | each | some | arbitrary | integers? | real )
+          | where | with | in \s which )
         \b [A-Za-z,\s\\{}-]* )
     [)\]]? \s* \Z
   | [,;\s(] \s* [a-zA-Z] \s* \\in \s*               # "n \in \mathbb{Z}"
@@ -137,6 +138,7 @@ QUALIFIER = re.compile(  # "for all real x", "where n is an integer"
     """,
     re.VERBOSE,
 )
+SETS = {"integer": "Z", "whole": "N", "rational": "Q", "real": "R", "complex": "C"}
 WORDS_OF_QUALIFIERS = set(
     "for all any every each some arbitrary where with in which real reals number numbers integer "
     "integers natural whole rational complex positive nonnegative value "
@@ -362,6 +364,8 @@ def agree(found: str, answer: str, any_order: bool) -> bool:
     answer, range_answer = split_qualifier(clean(answer))
     if range_found and range_answer and range_found != range_answer:
         return False
+    if range_found in ("Z", "N") and not range_answer and as_range(answer):
+        return False  # x > 3 among the integers
     return latex.equal(without_remark(bare(found), sums=False), answer, any_order)
 
 
@@ -392,7 +396,7 @@ def without_rounding(text: str) -> str:
 
 
 def split_qualifier(text: str) -> tuple[str, str]:
-    """(answer, qualifier): "3x - 2 for all real x" -> ("3x - 2", "for all real x")."""
+    """(answer, set of numbers): "3x - 2 for all real x" -> ("3x - 2", "R")."""
     qualifier = QUALIFIER.search(text)
     if not qualifier or not text[: qualifier.start()].strip():
         return text, ""
@@ -400,4 +404,17 @@ def split_qualifier(text: str) -> tuple[str, str]:
     for word in words:
         if len(word) > 1 and word not in WORDS_OF_QUALIFIERS | {"in"}:
             return text, ""
-    return text[: qualifier.start()], " ".join(words)
+    return text[: qualifier.start()], set_of_numbers(qualifier[0])
+
+
+def set_of_numbers(text: str) -> str:
+    r"""The letter of the set that a qualifier names: "Z" for integers; "" if it names none."""
+    letter = re.search(r"\\mathbb\s*\{?\s*([ZNQRC])", text)
+    if letter:
+        return letter[1]
+    if re.search("natural|(?:positive|nonnegative) (?:integer|whole)", text):
+        return "N"
+    for word, name in SETS.items():
+        if word in text:
+            return name
+    return ""

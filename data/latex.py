@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from data.exact import constant
 from data.latex_clean import clean
+from data.latex_factors import with_bars, with_times
 from data.latex_terms import MAX_DEPTH, terms
 from data.latex_tokens import encloses, matching_braces, number, split_top, tokenize
 from data.latex_units import names_differ, split_name, split_scale, split_unit
@@ -106,6 +107,8 @@ def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
         return as_set(gold.value) == as_set(found.value)
     in_parentheses = gold.kind == "," and found.kind == "()"
     are_named = gold.kind == "()" and found.kind == "," and all(e.name for e in found.value)
+    if are_named:
+        found = found._replace(value=in_order_of_names(found.value))
     if gold.kind != found.kind and not in_parentheses and not are_named:
         return False
     if isinstance(gold.value, list):
@@ -115,6 +118,14 @@ def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
         if not is_small_letter:  # "c" may be C, but x is not X
             return singular(gold.value) == singular(found.value)
     return gold.value == found.value
+
+
+def in_order_of_names(answers: list[Answer]) -> list[Answer]:
+    """y = 4, x = 3 as x = 3, y = 4; nothing if two have one name."""
+    names = [answer.name for answer in answers]
+    if len(set(names)) < len(names):
+        return []
+    return sorted(answers, key=lambda answer: answer.name)
 
 
 def singular(words: str) -> str:
@@ -257,6 +268,7 @@ def read(text: str, merge: bool, depth: int = 0) -> Answer | None:
         return Answer(name, unit, "or", alternatives)
     structure = split_structure(text, tokens)
     if structure is None:
+        tokens = with_bars(with_times(tokens))
         if tokens.count("\\pm") == 1:
             plus = read(PLUS_MINUS.sub("+", text), merge, depth + 1)
             minus = read(PLUS_MINUS.sub("-", text), merge, depth + 1)

@@ -136,6 +136,10 @@ BARE_FUNCTION = re.compile(  # sin(x), ln 2, 2 cos^2 x; but not "tan" or "log" a
     """,
     re.VERBOSE,
 )
+FLOOR = re.compile(r"(?<![A-Za-z\\])(floor|ceil)\s*\(([^()]*)\)")  # floor(x)
+CUBE_ROOT = re.compile(r"(?<![A-Za-z\\])cbrt\s*\(([^()]*)\)")  # cbrt(2)
+STARS = re.compile(r"(?<=[A-Za-z0-9)])\*\*(?=[A-Za-z0-9(])")  # x**2
+NUMBER_ABOVE = re.compile(r"\(\s*(-?[0-9]+)\s*\)(?=\s*/)")  # (-5)/6
 EXP = re.compile(r"\\exp\s*(?:\(([^()]*)\)|\{([^{}]*)\})")  # \exp(2x)
 ABS = re.compile(r"(?<![A-Za-z\\])abs\s*\(([^()]*)\)")  # abs(x-3)
 ARGUMENT_IN_PARENTHESES = re.compile(r"(\\sqrt|\^)\s*\(([^()]*)\)")  # \sqrt(3), 2^(n+1)
@@ -220,6 +224,10 @@ def clean(text: str) -> str:
     text = BARE_FUNCTION.sub(r"\\\1", text)
     text = EXP.sub(r"e^{\1\2}", text)
     text = ABS.sub(r"|\1|", text)
+    text = FLOOR.sub(r"\\l\1 \2 \\r\1", text)
+    text = CUBE_ROOT.sub(r"\\sqrt[3]{\1}", text)
+    text = STARS.sub("^", text)
+    text = NUMBER_ABOVE.sub(r"\1", text)
     text = POWER_OF_FUNCTION.sub(r"\1^{\3} \2", text)
     text = INVERSE_FUNCTION.sub(r"\\arc\1 ", text)
     text = SLASH_IN_FUNCTION.sub(r"\1 \\frac{\2}{\3}", text)

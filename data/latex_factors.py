@@ -39,9 +39,65 @@ def factors_of(tokens: list[str]) -> list[list[str]]:
         else:
             factors.append(part)
         is_index = waits and token == "["  # the 3 of \sqrt[3]
-        waits = token in ("^", "_", "\\sqrt") or is_index
+        waits = token in ("^", "_", "\\sqrt", "\\overline", "\\abs") or is_index
         i = end + 1
     return factors
+
+
+def with_times(tokens: list[str]) -> list[str]:
+    r"""2\frac{a}{b} as 2 * \frac{a}{b}; 2\frac12 stays, a mixed number."""
+    closing = brackets(tokens)
+    found = []
+    for i, token in enumerate(tokens):
+        if token == "\\frac" and i > 0 and is_number(tokens[i - 1]):
+            top_end = closing.get(i + 1, i)
+            end = closing.get(top_end + 1, i)
+            parts = [tokens[i - 1], *tokens[i + 2 : top_end], *tokens[top_end + 2 : end]]
+            is_mixed = len(parts) == 3 and all(part.isdigit() for part in parts)
+            if end > i and not is_mixed:
+                found.append("*")
+        found.append(token)
+    return found
+
+
+def with_bars(tokens: list[str]) -> list[str]:
+    r"""|x - 3| as \abs { x - 3 }, if the bars are no part of a set."""
+    bars = [i for i, token in enumerate(tokens) if token == "|"]
+    if not bars or len(bars) % 2 or "\\{" in tokens:
+        return tokens
+    for start, end in zip(bars[::2], bars[1::2]):
+        if not encloses(["(", *tokens[start + 1 : end], ")"]) or end == start + 1:
+            return tokens
+    found = []
+    for i, token in enumerate(tokens):
+        if token != "|":
+            found.append(token)
+        else:
+            found += ["\\abs", "{"] if i in bars[::2] else ["}"]
+    return found
+
+
+def without_brackets(factors: list[list[str]]) -> list[list[str]]:
+    """3(x)(y^2) as 3xy^2, (2)^{n} as 2^{n}: brackets that hold letters or one number."""
+    found = []
+    before = "1"
+    for factor in factors:
+        inner = factors_of(factor[1:-1]) if factor[0] == "(" and encloses(factor) else []
+        if inner and is_multiplied(before) and all(is_letter(part[0]) for part in inner):
+            found += inner
+        elif factor[2:4] == [")", "^"] and factor[0] == "(" and is_number(factor[1]):
+            found.append([factor[1], *factor[3:]])
+        else:
+            found.append(factor)
+        before = factor[0]
+    return found
+
+
+def is_multiplied(before: str) -> bool:
+    """Is what stands behind it, in brackets, a factor and no argument? Not so in f(x)."""
+    if before in GREEK | NAMES:
+        return False
+    return is_number(before) or before in ("(", "*") or is_letter(before)
 
 
 # --- powers ---------------------------------------------------------------------------------------
@@ -81,12 +137,14 @@ def below(factor: list[str]) -> list[str] | None:
 
 
 def as_root(factor: list[str]) -> list[str]:
-    r"""x^{1/2} as \sqrt{x}, (x+1)^{1/3} as \sqrt[3]{x+1}; other factors as they are."""
+    r"""x^{1/2} as \sqrt{x}, (x+1)^{2/3} as \sqrt[3]{(x+1)^2}; other factors as they are."""
     power = split_power(factor)
     exponent = number_of(power[1]) if power else None
-    if exponent is None or exponent.numerator != 1 or not 2 <= exponent.denominator <= MAX_ROOT:
+    if exponent is None or exponent <= 0 or not 2 <= exponent.denominator <= MAX_ROOT:
         return factor
     base = power[0]
+    if exponent.numerator > 1:  # x^{2/3} is \sqrt[3]{x^2}
+        base = [*base, "^", "{", str(exponent.numerator), "}"]
     if base[0] == "(" and encloses(base):
         base = base[1:-1]
     # exact.py has the roots of constants; those of negative ones mean different things to people.
@@ -181,4 +239,5 @@ def is_clear_argument(factors: list[list[str]]) -> bool:
     if heads == ["("]:
         return encloses(factors[0])
     letters = heads[1:] if heads and is_number(heads[0]) else heads
-    return bool(heads) and all(is_letter(head) for head in letters)
+    is_capital = [len(head) == 1 and "A" <= head <= "Z" for head in letters]
+    return bool(heads) and all(map(is_letter, letters)) or is_capital == [True]

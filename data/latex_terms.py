@@ -32,7 +32,9 @@ from data.latex_factors import (
     is_letter,
     only_side,
     scaled,
+    split_power,
     with_sign,
+    without_brackets,
 )
 from data.latex_tokens import CLOSE, OPEN, brackets, encloses
 from data.latex_tokens import number as number_of
@@ -112,11 +114,11 @@ def sum_of(tokens: list[str], depth: int) -> tuple:
     for sign, body in signed_terms(drop_times(tokens)):
         result.append(term(sign, body, depth))
     if len(result) == 1:
-        return without_brackets(result[0])
+        return opened(result[0])
     return tuple(sorted(result, key=repr))
 
 
-def without_brackets(one: tuple) -> tuple:
+def opened(one: tuple) -> tuple:
     r"""The terms of a sum with a sign or a denominator: -(x - 5) is 5 - x, \frac{x+1}{2} is
     \frac{x}{2} + \frac12. Other terms stay alone.
     """
@@ -199,6 +201,10 @@ def parts_of(body: list[str], depth: int) -> Parts:
     x/2, \frac{x}{2} and \frac{1}{2}x are all (1/2, x, nothing).
     """
     body = slash_to_frac(body)
+    number, rest = number_in_front(body)
+    if number is not None:
+        first = Parts(as_sum(number), [], [])
+        return multiplied(first, parts_of(rest, depth)) if rest else first
     front = before_fraction(body) if depth < MAX_DEPTH else []
     if front:
         first = parts_of_side(front, depth + 1)
@@ -223,6 +229,17 @@ def parts_of(body: list[str], depth: int) -> Parts:
     if fraction.is_fixed or not is_clear:  # in \frac{\sin x}{2}y the y is not under the \sin
         return Parts(ONE, [("\\frac", as_tuple(fraction), as_tuple(behind))], [], True)
     return multiplied(fraction, behind)
+
+
+def number_in_front(body: list[str]) -> tuple[Fraction | None, list[str]]:
+    """The 1/2 of (1/2)x, and x; None if there is none, or if only numbers are multiplied."""
+    end = brackets(body).get(0, 0) if body[:1] == ["("] else 0
+    number = number_of(body[1:end]) if end else None
+    rest = body[end + 1 :]
+    if rest[:1] == ["*"]:
+        rest = rest[1:]
+    is_unclear = rest and (rest[0] in ("^", "_", "!", "/", "'") or not any(map(is_letter, rest)))
+    return (None, body) if number is None or is_unclear else (number, rest)
 
 
 def before_fraction(body: list[str]) -> list[str]:
@@ -303,7 +320,9 @@ def slash_to_frac(tokens: list[str]) -> list[str]:
         argument = bottom[2:]
     elif bottom[:1] == ["\\sqrt"]:
         argument = bottom[1:]
-    # x, 2^{9}, \sqrt{2} and (x+1) are clear; in 1/2x the x may belong above
+    elif bottom[:1] == ["("] and split_power(bottom):
+        argument = bottom[: -len(split_power(bottom)[1]) - 3]
+    # x, 2^{9}, \sqrt{2}, (x+1) and (x+1)^{2} are clear; in 1/2x the x may belong above
     bottom_is_clear = len(bottom) == 1 or encloses(argument)
     if top and bottom_is_clear and top.count("(") == top.count(")"):
         return ["\\frac", "{", *top, "}", "{", *bottom, "}"]
@@ -320,7 +339,7 @@ def product(tokens: list[str], depth: int) -> Parts:
     constants in front are multiplied, and all else keeps its order; but \sin x\cos y is
     \cos y\sin x.
     """
-    parts = factors_of(tokens)
+    parts = without_brackets(factors_of(tokens))
     functions = applied_functions(parts)
     if functions:
         return product_of_functions(*functions, depth)
@@ -386,6 +405,8 @@ def product_of_functions(front: list, applied: list, depth: int) -> Parts:
 
 def form(factor: list[str], depth: int) -> tuple:
     """One factor, each bracket in it read as a sum."""
+    if factor[0] == "\\overline":  # of digits, or a segment: nothing is moved
+        return tuple(factor)
     closing = brackets(factor)
     parts = []
     i = 0
@@ -396,6 +417,9 @@ def form(factor: list[str], depth: int) -> tuple:
         else:
             parts.append(factor[i])
         i = end + 1
+    if parts[0] == "\\abs" and 1 in closing:  # |3 - x| is |x - 3|
+        _, (inner,) = with_sign((("(", parts[1][1], ")"),))
+        parts[1] = inner
     return tuple(parts)
 
 
@@ -421,7 +445,7 @@ def place_of(factor: list[str], one_form: tuple, after: str, is_clear: bool) -> 
         sides = one_form[0][1]
         is_sum = len(sides) == 1 and len(sides[0]) > 1 or constant(factor) is not None
         return 2 if is_sum else None
-    return 2 if is_digits or head in ("\\sqrt", "\\pi") else None
+    return 2 if is_digits or head in ("\\sqrt", "\\pi", "\\abs") else None
 
 
 def place_in_product(one_form: tuple) -> tuple[bool, str]:

@@ -32,6 +32,8 @@ UNIT_SPELLINGS = """
     ms millisecond milliseconds
     microsecond microseconds
     nanosecond nanoseconds
+    micrometer micrometers micron microns
+    revolution revolutions
     s sec second seconds
     min mins minute minutes
     h hr hrs hour hours
@@ -140,6 +142,15 @@ GREEK_LETTER = re.compile(
 )
 TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 AT_NUMBER = re.compile(r"([A-Za-z])\((-?[0-9]+)\)")  # f(2)
+PAIR_OF_LETTERS = re.compile(r"\(([A-Za-z, ]+)\)")  # (x, y)
+FORMULA = re.compile(  # f(x), and what is made of a letter: f'(x), y', x^{-1}, |z|, dy/dx
+    r"""
+    (?P<letter> [A-Za-z] ) (?P<change> '+ | \^\{-1\} )? (?: \s* \( (?P<argument> [a-z] ) \) )?
+  | (?P<bar> \| | \\overline \s* \{? ) \s* [a-z] \s* [|}]?
+  | \\frac \s* \{ \s* d \s* (?P<of> [a-z] ) \s* \} \s* \{ \s* d [a-z] \s* \}
+    """,
+    re.VERBOSE,
+)
 NOT_IN_NAMES = HEDGES | RELATIONS  # "\sqrt x = 5" does not say what x is
 NOT_IN_NAMES |= {"\\pm", "\\neg", "\\not", "\\sim", "\\sqrt", "\\log", "\\ln", "\\exp"}
 
@@ -154,8 +165,12 @@ def split_name(text: str) -> tuple[str, str | None]:
     if not m or not is_name(m[1]):
         return text, None
     name = " ".join(m[1].split())
+    pair = PAIR_OF_LETTERS.fullmatch(name)
+    letters = re.findall("[A-Za-z]", pair[1]) if pair else []
+    if letters != sorted(letters):  # (y, x) = (3, 4)
+        return text, None
     compared = is_letter(name) or TRIGONOMETRIC.match(name) or AT_NUMBER.fullmatch(name)
-    return m[2], name if compared else None
+    return m[2], name if compared or FORMULA.fullmatch(name) else None
 
 
 def names_differ(name: str, other: str) -> bool:
@@ -166,7 +181,27 @@ def names_differ(name: str, other: str) -> bool:
     other_at = AT_NUMBER.fullmatch(other)
     if at and other_at:
         return at[1] == other_at[1] and at[2] != other_at[2]
+    formula = FORMULA.fullmatch(name)
+    other_formula = FORMULA.fullmatch(other)
+    if formula and other_formula and formulas_differ(formula, other_formula):
+        return True
     return is_letter(name) and is_letter(other) and name != other
+
+
+def formulas_differ(one: re.Match, other: re.Match) -> bool:
+    """True of f(x) and f'(x), y and dy/dx, f(x) and x, f(x) and f(y); not of f(x) and y."""
+    kinds = {kind_of_change(one), kind_of_change(other)}
+    if len(kinds) > 1:  # but an inverse may be called y
+        return kinds != {"", "^{-1}"} or one["letter"] == other["letter"]
+    arguments = {one["argument"], other["argument"]} - {None}
+    letters = {m["letter"] for m in (one, other) if not m["argument"]}
+    return len(arguments) > 1 or bool(arguments & letters)
+
+
+def kind_of_change(formula: re.Match) -> str:
+    if formula["of"] or (formula["change"] or "").startswith("'"):
+        return "derivative"
+    return formula["change"] or (formula["bar"] or "").strip("{ ")
 
 
 def is_letter(name: str) -> bool:
@@ -186,7 +221,9 @@ POWER_OF_UNIT = re.compile(r"([A-Za-z])\.?\s*\^\s*\{?\s*([23])\s*\}?$")  # the ^
 SLASH_IN_UNIT = re.compile(r"(?<=[A-Za-z])\s*/\s*(?=[A-Za-z])")  # m / s
 UNIT_AT_NUMBER = re.compile(r"([0-9)}]) *(/?) *([A-Za-z]{2,})$")  # 18cm, 18/day
 LETTER_UNITS = set("m g l L s h".split())  # behind algebra they are letters: 2x + h
-ALGEBRA = re.compile(r"(?<![\\A-Za-z])[A-Za-z]|[0-9})\s][-+]")  # letters, or a sum
+ALGEBRA = re.compile(  # a letter, a sum, a root or \pi
+    r"(?<![\\A-Za-z])[A-Za-z]|[0-9})\s][-+]|\\(?!frac|times|cdot)[A-Za-z]"
+)
 SENTENCE_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "degrees": "", "US": ""}  # and their powers
 
