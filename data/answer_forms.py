@@ -50,11 +50,17 @@ BUILDER = re.compile(  # \{x \in \mathbb{R} : x > 3\}
 )
 WITHOUT = re.compile(  # \mathbb{R} \setminus \{2\}, all real numbers except 2
     rf"(?: [a-zA-Z] \s* \\in \s* )?"
-    rf"(?: {REALS} \s* \\(?: setminus | backslash ) \s* \\\{{ (.*) \\\}}"
+    rf"(?: {REALS} \s* (?: \\setminus | \\backslash | - ) \s* \\\{{ (.*) \\\}}"
     r" | all \s real (?: s | \s numbers ) \s except \s (?: for \s )? (?: [a-z] \s* = )? (.*) )",
     re.VERBOSE | re.IGNORECASE,
 )
 IN_INTERVAL = re.compile(r"([a-zA-Z])\s*\\in\s*([(\[].*[)\]])")  # x \in (-\infty,-8)
+INTERVAL = re.compile(r"[(\[][^()\[\],]*,[^()\[\],]*[)\]]")
+OF_REALS = re.compile(rf"^(?:[a-zA-Z]\s*\\in\s*{REALS}\s*,\s*|all\s+(?=[a-z]\s*(?:[<>]|\\[gln]e)))")
+THAN = re.compile(r"all real numbers? (greater|less) than (or equal to )?(.*)")
+SIGN_OF = {("greater", False): ">", ("greater", True): "\\ge"}
+SIGN_OF |= {("less", False): "<", ("less", True): "\\le"}
+RATIO = re.compile(r"([0-9]+)\s*(?:-\s*to\s*-|to|:)\s*([0-9]+)")  # 3 to 4
 INFINITE = "\\infty"
 
 
@@ -80,9 +86,19 @@ def same_range(found: str, answer: str) -> bool:
     return latex.equal(intervals_found, intervals_answer, any_order=True)
 
 
+def same_ratio(found: str, answer: str) -> bool:
+    """3 to 4 is 3:4, where the reference answer is a ratio."""
+    ratio = RATIO.fullmatch(found)
+    return bool(ratio) and ":" in answer and latex.equal(f"{ratio[1]}:{ratio[2]}", answer, False)
+
+
 def as_range(text: str) -> Range | None:
     r"""The intervals of "-2 \le x < 7", "x < 1 or x > 2", \mathbb{R} \setminus \{2\}; else None."""
-    text = text.strip()
+    text = OF_REALS.sub("", text.strip())
+    than = THAN.fullmatch(text)
+    if than:
+        word, or_equal, border = than.groups()
+        return one_range(f"x {SIGN_OF[word, bool(or_equal)]} {border}")
     if ALL_REALS.fullmatch(text):
         return Range("", rf"(-{INFINITE},{INFINITE})")
     without = WITHOUT.fullmatch(text)
@@ -100,6 +116,9 @@ def as_range(text: str) -> Range | None:
         if len(pieces) == 2:  # x \ge -2 and x \le 7
             return between(*[one_range(piece.strip()) for piece in pieces])
     ranges = [one_range(piece.strip()) for piece in pieces]
+    for i, piece in enumerate(pieces):
+        if len(pieces) > 1 and INTERVAL.fullmatch(piece.strip()):
+            ranges[i] = Range("", piece.strip())  # (-\\infty,-8) or (-7,4)
     if None in ranges or len({one.variable for one in ranges}) > 1:
         return None
     return Range(ranges[0].variable, "\\cup".join(one.intervals for one in ranges))

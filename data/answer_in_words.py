@@ -15,7 +15,7 @@ import unicodedata
 from fractions import Fraction
 
 from data import latex
-from data.answer_forms import as_range, same_choice, same_range
+from data.answer_forms import as_range, same_choice, same_range, same_ratio
 from data.exact import as_float, computed
 from data.latex_clean import clean
 from data.latex_tokens import number, split_top, tokenize
@@ -358,8 +358,9 @@ def agree(found: str, answer: str, any_order: bool) -> bool:
         return True
     if max(len(found), len(answer)) > latex.MAX_ANSWER:
         return False
-    if same_choice(clean(found), clean(answer)) or same_range(clean(found), clean(answer)):
-        return True
+    for same in (same_choice, same_range, same_ratio):
+        if same(clean(found), clean(answer)):
+            return True
     found, range_found = split_qualifier(clean(without_rounding(found.rstrip(BEHIND))))
     answer, range_answer = split_qualifier(clean(answer))
     if range_found and range_answer and range_found != range_answer:

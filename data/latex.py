@@ -47,6 +47,10 @@ class Answer(NamedTuple):
     value: object
 
 
+GLUED = re.compile(r"[0-9][mglLsh](?![A-Za-z])")  # 4s
+APART = re.compile(r"(?<=[0-9])\s+(?=[mglLsh](?![A-Za-z]))")  # the blank of 4 s
+
+
 def equal(found: str, reference: str, any_order: bool) -> bool:
     """Does the answer `found` mean the same as the reference answer? See `same` for any_order."""
     gold = read(reference, merge=thousands_are_merged(reference))
@@ -54,6 +58,8 @@ def equal(found: str, reference: str, any_order: bool) -> bool:
         return False
     if same(gold, read(found, merge=True), any_order):
         return True
+    if GLUED.search(reference) and same(gold, read(APART.sub("", found), merge=True), any_order):
+        return True  # 4 s for 4s, where the letter is a side and no second
     # "1,234" is a number or a pair, whichever the reference answer is.
     return "," in found and same(gold, read(found, merge=False), any_order)
 
@@ -130,7 +136,7 @@ def in_order_of_names(answers: list[Answer]) -> list[Answer]:
 
 def singular(words: str) -> str:
     """ "No solutions" -> "no solution"."""
-    words = words.lower()
+    words = re.sub("^(?:an?|the) ", "", words.lower())  # an ellipse
     return words.removesuffix("s") if len(words) > 3 else words
 
 
@@ -151,7 +157,7 @@ def same_elements(gold: Answer, found: Answer, any_order: bool) -> bool:
 
 def same_solutions(gold: Answer, found: Answer) -> bool:
     """The same solutions, as a set on one side, or in a list on one side and with "or" between."""
-    if len(gold.value) != len(found.value):
+    if len(gold.value) != len(found.value) and not holds_two_values(gold, found):
         return False
     for answer in (gold, found):
         if isinstance(answer.value, list) and several_names(answer.value):
@@ -336,6 +342,8 @@ def split_structure(text: str, tokens: list[str]) -> tuple[str, list[str]] | Non
 def unwrap(text: str) -> str:
     """Drop blanks, quotes, markdown stars, a final full stop, and braces around the whole."""
     text = text.strip(' \t\r\n"`*')
+    if len(text) > 2 and text[0] == text[-1] == "'":
+        text = text[1:-1].strip()
     if text.endswith(".") and not text.endswith(".."):
         text = text[:-1].rstrip(" *")
     if text.startswith("{") and matching_braces(text).get(0) == len(text) - 1:

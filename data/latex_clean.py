@@ -2,6 +2,7 @@ r"""One spelling for what LaTeX can spell in many ways: `clean` comes before an 
 
 import re
 
+from data.latex_functions import functions
 from data.latex_unicode import in_latex
 
 # --- commands ------------------------------------------------------------------------------------
@@ -10,6 +11,14 @@ SYNONYMS = {
     "dfrac": "\\frac",
     "tfrac": "\\frac",
     "cfrac": "\\frac",
+    "sfrac": "\\frac",
+    "nicefrac": "\\frac",
+    "leqq": "\\le",
+    "geqq": "\\ge",
+    "mp": "\\pm",
+    "Bbb": "\\mathbb",
+    "cr": "\\\\",
+    "bmod": " mod ",
     "leq": "\\le",
     "geq": "\\ge",
     "neq": "\\ne",
@@ -47,7 +56,8 @@ SYNONYMS = {
 }
 DROPPED = (
     "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed fbox "
-    "tiny small normalsize large Large LARGE huge Huge bf rm it checkmark mathbf boldsymbol bm"
+    "tiny small normalsize large Large LARGE huge Huge bf rm it checkmark mathbf boldsymbol bm "
+    "mathtt mathnormal pmb scriptstyle blacksquare phantom"
 ).split()
 
 COMMAND = re.compile(
@@ -86,7 +96,11 @@ CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")  # GSM8K's
 LATEX_COMMA = re.compile(  # the thousands of 10{,}000, 10,\!000 and 10\,000
     r"(?<=[0-9]) (?: \{,\} | ,\\!\s* | \\, ) (?= [0-9]{3} (?![0-9]) )", re.VERBOSE
 )
-DOLLARS = re.compile(r"^\s*(-?)\s*\\\$\s*([0-9][0-9,]*(?:\.[0-9]+)?)\.?\s*$")  # only \$18
+DOLLARS = re.compile(  # \$18, \$18 per month; nothing else may stand behind
+    r"^\s*(-?)\s*\\\$\s*([0-9][0-9,]*(?:\.[0-9]+)?)(\s*(?:\\text\s*\{)?\s*per\s[^0-9]*|\.?\s*)$"
+)
+SPACE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}|\\(?:left|right)\s*\.|\\\\\s*$")
+MATH_IN_TEXT = re.compile(r"\\(?:text[a-z]*|mbox)\s*\{\s*\$([^$]*)\$\s*\}")  # \text{$x$}
 COLOR = re.compile(r"\\(?:text)?color\s*\{[A-Za-z]+\}")  # \textcolor{red}{5}
 TEXT = re.compile(
     r"""
@@ -100,13 +114,28 @@ TEXT = re.compile(
 )
 ROW_SPACE = re.compile(r"\\\\\s*\[[0-9.]+\s*[a-z]{2}\]")  # \\[4pt]
 ROWS = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered)\}(.*?)\\end\{\1\}")
+TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|it|sf)|mbox)(?=\s*\{)")
 OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")  # {1 \over 6}
 CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}")
 BASE = re.compile(r"\(([0-9A-Z]+)\)(?=_)")  # (204)_5
-IN_BASE = re.compile(r"(?<=[0-9A-F])\s+in\s+base\s+([0-9]+)")  # 2516 in base 8
-PMOD = re.compile(r"\\pmod\s*(?:\{([^{}]*)\}|([0-9]))")
+IN_BASE = re.compile(  # 2516 in base 8, 2516 (base 8), 2516_{\text{base }8}
+    r"(?<=[0-9A-F])\s*(?:_\s*\{\s*base\s*([0-9]+)\s*\}|\(?\s*(?:in\s+)?base\s+([0-9]+)\s*\)?\s*$)"
+)
+BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7"}
+BASES |= {"eight": "8", "nine": "9", "ten": "10", "twelve": "12", "sixteen": "16"}
+BASE_WORD = re.compile(rf"(?<=_)\s*\{{\s*({'|'.join(BASES)})\s*\}}")  # 1101_{\text{two}}
+PMOD = re.compile(r"\\pmod\s*(?:\{([^{}]*)\}|([0-9]))|\(\s*mod\s+([^()]*)\)")
 NAME_IN_BRACES = re.compile(r"^\s*(?:\\vec\s*)?\{\s*([A-Za-z])\s*\}\s*(?==)")  # \mathbf{v} =
-THERE_IS = re.compile(r"(?i)^there (?:is|are) (?=no )")  # there is no solution
+IN_FRONT = re.compile(  # there is no solution, the point (3,4)
+    r"(?i)^(?:there (?:is|are) (?=no )|(?:the )?(?:point|vector|interval|pair)\s+(?=[(\[]))"
+)
+EMPTY_SET = re.compile(r"(?i)^(?:the )?(?:empty|null) set$")
+MINUS = re.compile(r"(?i)^(?:negative|minus)\s+(?=[0-9.\\])")  # negative 18
+DAY = re.compile(
+    r"^([0-9]{1,2}) (January|February|March|April|May|June|July|August|September|October|November"
+    r"|December)$"
+)
+EARLY = re.compile(r"(?<![0-9:])0(?=[1-9]:[0-9]{2}\s*[ap]m)")  # 04:30 pm
 FULL_HOUR = re.compile(r"(?<=[0-9]):00(?= [ap]m\b)")
 ORDINAL = re.compile(  # 7th, also with a raised end
     r"""
@@ -123,45 +152,18 @@ AM = re.compile(r"(?i)(?<=[0-9])\s*a\.?m\b\.?")  # 3:45 A.M.
 PM = re.compile(r"(?i)(?<=[0-9])\s*p\.?m\b\.?")
 U_FOR_UNION = re.compile(r"(?<=[\])}])\s*U\s*(?=[\[({\\])")  # [0,1] U [2,3]
 DEGREES = re.compile(
-    r"(?<=[0-9])\s*\^\s*(?:o(?![A-Za-z])|\{\s*o\s*\})|\^\s*\{\s*\\circ\s*\}|\^?\s*\\circ(?=[CF]?(?![A-Za-z]))"
+    r"""
+    (?<=[0-9]) \s* \^ \s* (?: o (?![A-Za-z]) | \{ \s* o \s* \} )    # 120^o
+  | \^ \s* \{ \s* \\circ \s* \}
+  | \^? \s* \\circ (?= [CF]? (?![A-Za-z]) )
+    """,
+    re.VERBOSE,
 )
 CELSIUS = re.compile(r"(?<=degrees )\s*C\b")
 FAHRENHEIT = re.compile(r"(?<=degrees )\s*F\b")
 INFINITY = re.compile(r"(?<![A-Za-z\\])inf(?:inity)?(?![A-Za-z])")
-BARE_COMMAND = re.compile(r"(?<![A-Za-z\\])(sqrt|pi|infty)(?![A-Za-z])")
-BARE_FUNCTION = re.compile(  # sin(x), ln 2, 2 cos^2 x; but not "tan" or "log" as words
-    r"""
-    (?<![A-Za-z\\]) ( (?:arc)? (?: sin | cos | tan ) | cot | csc | ln | log | exp )
-    (?= \s* [(_^0-9\\] | \s+ [a-z] (?![A-Za-z]) )
-    """,
-    re.VERBOSE,
-)
-FLOOR = re.compile(r"(?<![A-Za-z\\])(floor|ceil)\s*\(([^()]*)\)")  # floor(x)
-CUBE_ROOT = re.compile(r"(?<![A-Za-z\\])cbrt\s*\(([^()]*)\)")  # cbrt(2)
-STARS = re.compile(r"(?<=[A-Za-z0-9)])\*\*(?=[A-Za-z0-9(])")  # x**2
-NUMBER_ABOVE = re.compile(r"\(\s*(-?[0-9]+)\s*\)(?=\s*/)")  # (-5)/6
-EXP = re.compile(r"\\exp\s*(?:\(([^()]*)\)|\{([^{}]*)\})")  # \exp(2x)
-ABS = re.compile(r"(?<![A-Za-z\\])abs\s*\(([^()]*)\)")  # abs(x-3)
-ARGUMENT_IN_PARENTHESES = re.compile(r"(\\sqrt|\^)\s*\(([^()]*)\)")  # \sqrt(3), 2^(n+1)
-FUN = r"\\ (?:arc)? (?: sin | cos | tan | cot | sec | csc | log | ln )"
-FUNCTION = re.compile(  # \cos(2x) becomes \cos 2x
-    rf"""
-    ( {FUN} (?: [ ]? [_^] [ ]? (?: \{{[^{{}}]*\}} | [0-9a-z] ) )* )     # \cos^2, \log_{{2}}
-    [ ]? \( ( (?: (?!{FUN}) [^()+\-=,/] )* ) \)                         # (2x): no sum, no function
-    (?= [ ]? (?: $ | [-+=.,)\]}}&] | \\\\ | {FUN} ) )                   # no more of the argument
-    """,
-    re.VERBOSE,
-)
 LETTER_UNITS = {"m": "meters", "g": "grams", "l": "liters", "L": "liters", "s": "seconds"}
 LETTER_UNITS["h"] = "hours"
-POWER_OF_FUNCTION = re.compile(  # (\cos x)^2 becomes \cos^2 x
-    rf"\( \s* ({FUN}) \s* ( [a-zA-Z0-9\\ ]+? ) \s* \) \s* \^ \s* \{{? \s* ([0-9]+) \s* \}}?",
-    re.VERBOSE,
-)
-INVERSE_FUNCTION = re.compile(r"\\(sin|cos|tan)\s*\^\s*\{\s*-\s*1\s*\}")  # \sin^{-1}
-SLASH_IN_FUNCTION = re.compile(  # \arcsin(1/3)
-    rf"({FUN}) \s* \( \s* ([0-9]+) \s* / \s* ([0-9]+) \s* \)", re.VERBOSE
-)
 ANSWER_IS = re.compile(r"(?i)^\W{0,3}(?:the )?(?:final )?answer(?: is|:| =)")
 
 
@@ -188,23 +190,31 @@ def clean(text: str) -> str:
     text = in_latex(text)
     text = CALCULATOR_NOTE.sub(" ", text)
     text = LATEX_COMMA.sub(",", text)
-    text = DOLLARS.sub(r"\1\2 dollars", text)
+    text = DOLLARS.sub(r"\1\2 dollars\3", text)
+    text = MATH_IN_TEXT.sub(r"\1", text)
+    text = SPACE.sub(" ", text)
     text = COLOR.sub(" ", text)
     text = COMMAND.sub(common_spelling, text)
     text = text.replace("$", " ")  # a blank, since 1$8 is not 18
+    text = text.replace("``", '"').replace("''", '"')
     text = " ".join(text.split())
     text = TEXT.sub(words_in_text, text)
     text = TEXT.sub(words_in_text, text)  # once more, for \text{\textbf{C}}
+    text = TEXT_COMMAND.sub(" ", text)  # \mathrm{\frac12}
     text = ROW_SPACE.sub(r"\\\\", text)
     text = ROWS.sub(rows_as_list, text)
     text = text.replace(";", ",")
     text = OVER.sub(r"\\frac{\1}{\2}", text)
     text = CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = BASE.sub(r"\1", text)
-    text = IN_BASE.sub(r"_{\1}", text)
-    text = PMOD.sub(r"(mod \1\2)", text)
+    text = IN_BASE.sub(r"_{\1\2}", text)
+    text = BASE_WORD.sub(lambda m: f"{{{BASES[m[1]]}}}", text)
+    text = PMOD.sub(r" mod \1\2\3", text)
     text = NAME_IN_BRACES.sub(r"\1 ", text)
-    text = THERE_IS.sub("", text)
+    text = IN_FRONT.sub("", text.strip())
+    text = EMPTY_SET.sub(r"\\emptyset", text)
+    text = MINUS.sub("-", text)
+    text = DAY.sub(r"\2 \1", text)
     text = BOLD.sub(r"\1", text)
     text = ORDINAL.sub("", text)
     text = text.replace(">=", "\\ge ").replace("<=", "\\le ")
@@ -213,25 +223,13 @@ def clean(text: str) -> str:
     text = DOTS.sub(r" \\ldots ", text)
     text = AM.sub(" am", text)
     text = PM.sub(" pm", text)
-    text = FULL_HOUR.sub("", text)
+    text = EARLY.sub("", FULL_HOUR.sub("", text))
     text = U_FOR_UNION.sub("\\\\cup ", text)
     text = DEGREES.sub(" degrees ", text)
-    text = text.replace("%", " percent ")
+    text = text.replace("%", " percent ").replace("per cent", "percent").replace("+/-", "\\pm ")
     text = CELSIUS.sub("Celsius", text)
     text = FAHRENHEIT.sub("Fahrenheit", text)
     text = INFINITY.sub("infty", text)
-    text = BARE_COMMAND.sub(r"\\\1", text)
-    text = BARE_FUNCTION.sub(r"\\\1", text)
-    text = EXP.sub(r"e^{\1\2}", text)
-    text = ABS.sub(r"|\1|", text)
-    text = FLOOR.sub(r"\\l\1 \2 \\r\1", text)
-    text = CUBE_ROOT.sub(r"\\sqrt[3]{\1}", text)
-    text = STARS.sub("^", text)
-    text = NUMBER_ABOVE.sub(r"\1", text)
-    text = POWER_OF_FUNCTION.sub(r"\1^{\3} \2", text)
-    text = INVERSE_FUNCTION.sub(r"\\arc\1 ", text)
-    text = SLASH_IN_FUNCTION.sub(r"\1 \\frac{\2}{\3}", text)
-    text = ARGUMENT_IN_PARENTHESES.sub(r"\1{\2}", text)
-    text = FUNCTION.sub(r"\1 \2", text)
+    text = functions(text)
     text = ANSWER_IS.sub("", text)
     return text.strip().replace("\\emptyset", "\\{\\}")

@@ -36,6 +36,7 @@ CHARACTERS = {
     "\u00a5": " ",  # yen
     "\u00a2": " cents",
     "\u00f7": "\\div ",
+    "\u25b3": "\\triangle ",
     "\u230a": "\\lfloor ",
     "\u230b": "\\rfloor ",
     "\u2308": "\\lceil ",
@@ -62,6 +63,7 @@ TABLE = str.maketrans(CHARACTERS)
 
 RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ"
 LOWERED = "₀₁₂₃₄₅₆₇₈₉ₙ"
+MATHEMATICAL = re.compile("[\U0001d400-\U0001d7ff]")  # letters of Unicode's own alphabets
 EXPONENT = re.compile(f"(?<![0-9{RAISED}])([{RAISED}]+)")
 INDEX = re.compile(f"(?<=[A-Za-z0-9)}}])([{LOWERED}]+)")
 
@@ -69,6 +71,7 @@ INDEX = re.compile(f"(?<=[A-Za-z0-9)}}])([{LOWERED}]+)")
 def in_latex(text: str) -> str:
     if text.isascii():
         return text
+    text = MATHEMATICAL.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
     text = EXPONENT.sub(lambda m: f"^{{{plain(m[1])}}}", text)
     text = INDEX.sub(lambda m: f"_{{{plain(m[1])}}}", text)
     return text.translate(TABLE)

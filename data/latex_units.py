@@ -129,7 +129,7 @@ NAME = re.compile(
     '?
     (?: \^\{-1\} )?                         # f^{-1}
     (?: \s* \( [-A-Za-z0-9,\\ ]+ \) )?     # f(x), f(-2), P(A \cap B)
-  | \( [A-Za-z, ]+ \)                       # (x, y)
+  | \( [A-Za-z,\\ ]+ \)                     # (x, y), (r, \theta)
   | [a-wA-W] (?: \s* \+ \s* [a-wA-W] )+    # m + n; but x + y = 5 is a line
   | \| (?: [A-Z]{2,3} | z ) \|              # lengths and sizes
   | \[ [A-Z]{3,5} \] | E \[ [A-Z] \]        # areas, expectations
@@ -155,12 +155,20 @@ NOT_IN_NAMES = HEDGES | RELATIONS  # "\sqrt x = 5" does not say what x is
 NOT_IN_NAMES |= {"\\pm", "\\neg", "\\not", "\\sim", "\\sqrt", "\\log", "\\ln", "\\exp"}
 
 
+OF_EVENT = re.compile(r"P\s*\([^()]{1,30}\)\s*=\s*([^=]*)")  # P(A \cap B) = 5, P(X = 2) = 5
+OF_VALUE = re.compile(r"[a-zA-Z]\([a-zA-Z]\(-?[0-9]+\)\)\s*=\s*([^=]*)")  # f(g(2)) = 5
+
+
 def split_name(text: str) -> tuple[str, str | None]:
     r"""(value, name): "x = 5" -> ("5", "x"), "x \in [0,1]" -> ("[0,1]", "x"), "5" -> ("5", None).
 
     A computation before the "=" is not a name. Names that are not compared are dropped: "x = 5" is
     not "y = 5", but "\text{Area} = 5" may be "A = 5". See `names_differ`.
     """
+    for name in (OF_EVENT, OF_VALUE):
+        m = name.fullmatch(text)
+        if m:
+            return m[1], None
     m = EQUATION.fullmatch(text)
     if not m or not is_name(m[1]):
         return text, None
@@ -219,6 +227,7 @@ def is_name(text: str) -> bool:
 
 POWER_OF_UNIT = re.compile(r"([A-Za-z])\.?\s*\^\s*\{?\s*([23])\s*\}?$")  # the ^2 of cm^2
 SLASH_IN_UNIT = re.compile(r"(?<=[A-Za-z])\s*/\s*(?=[A-Za-z])")  # m / s
+FRACTION_OF_UNITS = re.compile(r"\\frac\s*\{\s*([A-Za-z]+)\s*\}\s*\{\s*([A-Za-z]+)\s*\}\s*$")
 UNIT_AT_NUMBER = re.compile(r"([0-9)}]) *(/?) *([A-Za-z]{2,})$")  # 18cm, 18/day
 LETTER_UNITS = set("m g l L s h".split())  # behind algebra they are letters: 2x + h
 ALGEBRA = re.compile(  # a letter, a sum, a root or \pi
@@ -246,6 +255,11 @@ def is_unit_part(word: str) -> bool:
     return len(word) > 2 and word.lower() not in NOT_UNITS and not is_product
 
 
+def as_per(m: re.Match) -> str:
+    r"""\frac{miles}{hour} as miles/hour, if both are units."""
+    return f" {m[1]}/{m[2]}" if m[1] in UNITS and m[2] in UNITS else m[0]
+
+
 def detach_unit(m: re.Match) -> str:
     """A match of UNIT_AT_NUMBER with a blank before its unit, "18 cm", "18 per day"."""
     if m[3] not in UNITS:
@@ -266,7 +280,7 @@ def split_unit(text: str) -> tuple[str, str | None]:
     if m:
         power = m[2]
         body = text[: m.end(1)]
-    body = SLASH_IN_UNIT.sub("/", body)
+    body = FRACTION_OF_UNITS.sub(as_per, SLASH_IN_UNIT.sub("/", body))
     body = UNIT_AT_NUMBER.sub(detach_unit, body)
 
     words = body.split()
