@@ -105,14 +105,16 @@ def in_powers(rate: float) -> str:
 def at_scale(experiment: Experiment, preset: str) -> Experiment:
     """Its commands as they are at this preset; {folder} and {stem} stay, jobs.py fills them.
 
-    A recipe with as many passes as sft makes anyway is left out, and so is what starts from it.
+    A recipe with as many passes as sft makes anyway is left out, and so are one whose command is
+    that of an earlier one at this scale, and what starts from them.
     """
     recipes = {}
     for name, (start, line) in experiment.recipes.items():
         passes = PASSES.search(line)
         doubled = passes and int(passes[1]) == passes_of(preset)
-        if not doubled and (start == "base" or start in recipes):
-            recipes[name] = (start, filled(line, preset))
+        recipe = (start, filled(line, preset))
+        if not doubled and recipe not in recipes.values() and (start == "base" or start in recipes):
+            recipes[name] = recipe
     copies = {name: filled(steps, preset) for name, steps in experiment.copies.items()}
     evaluate = filled(experiment.evaluate, preset)
     return replace(experiment, recipes=recipes, copies=copies, evaluate=evaluate)

@@ -309,3 +309,14 @@ def test_a_checkpoint_whose_name_stands_for_two_is_refused(tmp_path, tiny_model)
     facts = dict(recipe="base", tokens=4000, tokenizer="toy", preset="toy", step=1, seed=0)
     save_checkpoint(str(tmp_path / "a,b.pt"), tiny_model, facts)
     assert "a name with a comma" in refusal("--checkpoints", str(tmp_path))
+
+
+def test_a_recipe_that_is_another_at_a_scale_is_left_out_there():
+    """DAPO's punishment of length is a file with the toy scale's lengths."""
+    losses = EXPERIMENTS["losses"]
+    assert {"rl-dapo", "rl-dapo-free"} <= at_scale(losses, "toy").recipes.keys()
+    assert "rl-dapo-free" not in at_scale(losses, "1B").recipes
+    for experiment in EXPERIMENTS.values():
+        for preset in ("toy", "1B", "1B-60B", "4B"):
+            recipes = list(at_scale(experiment, preset).recipes.values())
+            assert all(recipes.count(recipe) == 1 for recipe in recipes)
