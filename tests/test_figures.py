@@ -449,3 +449,20 @@ def test_every_pair_of_the_findings_is_read_in_words():
     assert findings.which_is_better(unclear, up, "pass@8") == "better at pass@8"
     assert findings.which_is_better(down, unclear, "pass@8") == "worse at pass@1"
     assert findings.which_is_better(unclear, unclear, "pass@8") == "undecided"
+
+
+def test_seeds_may_train_on_files_that_each_has_made(tmp_path, undrawn):
+    """Each seed sorts the problems by its own base; a file of elsewhere must be the same."""
+    for where, said in (("{}", ""), ("elsewhere", "differ in more than the seed")):
+        for seed, folder in enumerate(("run", "run-seed1")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            data = f"out/{where.format(folder)}/3.6M.easy.jsonl"
+            config = {"data": data, "content of data": f"hash{seed}", "seed": seed}
+            facts = {"config": config, "id": f"{where}{seed}"}
+            write_rows(tmp_path / folder, [problem_row("3.6M.rl", [1, 2]) | {"facts": facts}])
+        folders = [tmp_path / "run", tmp_path / "run-seed1"]
+        if said:
+            with pytest.raises(UserError, match=said):
+                report_of(folders, tmp_path)
+        else:
+            assert "3.6M" in report_of(folders, tmp_path)
