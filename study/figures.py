@@ -373,7 +373,11 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
     own = set(experiment.recipes) - {*RECIPES, experiment.against}
     for cell in there:
         stem, recipe = study.cell(cell)
-        if recipe in own or stem in experiment.pretrain and recipe != "base":
+        if experiment.pretrain:  # its own checkpoints, and something from them
+            is_own = stem in experiment.pretrain and recipe != "base"
+        else:
+            is_own = recipe in own
+        if is_own:
             return True
     return False
 

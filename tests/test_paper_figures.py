@@ -156,6 +156,9 @@ def test_a_cell_that_two_compare_with_is_no_sign_that_both_have_run(tmp_path):
     study, _ = study_of("losses", tmp_path)
     assert figures.was_run(study, "losses", EXPERIMENTS["losses"])
     assert not figures.was_run(study, "weight", EXPERIMENTS["weight"])  # it has rl-150, too
+    study, _ = study_of("figure10", tmp_path / "hard")
+    assert figures.was_run(study, "figure10", EXPERIMENTS["figure10"])
+    assert not figures.was_run(study, "figure4", EXPERIMENTS["figure4"])  # it has hard-rl, too
 
 
 def test_the_hard_family_is_read_on_its_own_task(tmp_path):
