@@ -18,8 +18,9 @@ CHOICE = re.compile(  # "(C) 12", "C.", "Option C"
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
 ANOTHER_CHOICE = re.compile(  # "(C) or (D)", "(A), (C)", "(C) is false"
-    r"\A \s* , | \\lor | (?<![A-Za-z\\]) [A-H] \s* \) | \A \s* \( \s* [a-h] \s* \)"
-    r" | \b (?: or | not | false | wrong | incorrect | maybe | perhaps | probably ) \b",
+    r"\A \s* [,&/] | \\lor | (?<![A-Za-z\\]) [A-H] \s* [).] | \A \s* \( \s* [a-h] \s* \)"
+    r" | \b (?: or | not | false | wrong | incorrect | maybe | perhaps | probably | eliminated"
+    r" | excluded | impossible ) \b",
     re.VERBOSE,
 )
 
@@ -30,8 +31,8 @@ def same_choice(found: str, answer: str) -> bool:
     if not choice or ANOTHER_CHOICE.search(choice["text"]):
         return False
     letter = choice["named"] or choice["letter"]
-    if letter.islower() and re.match(r"[-+*/^=<>]", choice["text"]):
-        return False  # (h) - (k)
+    if letter.islower() and re.match(r"[-+*/^=<>(]", choice["text"]):
+        return False  # (h) - (k), (a)(x + 1)
     letter = letter.upper()
     if re.fullmatch(r"\(?[A-H]\)?\.?", answer):
         return letter == answer.strip("().")
@@ -94,7 +95,7 @@ def same_ratio(found: str, answer: str) -> bool:
 
 def as_range(text: str) -> Range | None:
     r"""The intervals of "-2 \le x < 7", "x < 1 or x > 2", \mathbb{R} \setminus \{2\}; else None."""
-    text = OF_REALS.sub("", text.strip())
+    text = OF_REALS.sub("", text.strip()).replace("\\land", ",")
     than = THAN.fullmatch(text)
     if than:
         word, or_equal, border = than.groups()
@@ -140,12 +141,12 @@ def one_range(text: str) -> Range | None:
         low, first, name, second, high = sides
         if not {first, second} <= {"<", "\\le"} or not VARIABLE.fullmatch(name):
             return None
-        return Range(name, f"{'(' if first == '<' else '['}{low},{high}{closing(second)}")
+        return Range(name, f"{'(' if first == '<' else '['}{low}, {high}{closing(second)}")
     left, sign, right = sides
     if VARIABLE.fullmatch(left):
-        return Range(left, f"(-{INFINITE},{right}{closing(sign)}")
+        return Range(left, f"(-{INFINITE}, {right}{closing(sign)}")
     if VARIABLE.fullmatch(right):
-        return Range(right, f"{'(' if sign == '<' else '['}{left},{INFINITE})")
+        return Range(right, f"{'(' if sign == '<' else '['}{left}, {INFINITE})")
     return None
 
 
@@ -157,13 +158,13 @@ def between(low: Range | None, high: Range | None) -> Range | None:
     """Two inequalities that hold together: x > 2 and x < 5, in either order."""
     if not low or not high or low.variable != high.variable:
         return None
-    if not low.intervals.endswith(f",{INFINITE})"):
+    if not low.intervals.endswith(f", {INFINITE})"):
         low, high = high, low
-    start = low.intervals.removesuffix(f",{INFINITE})")
-    end = high.intervals.removeprefix(f"(-{INFINITE},")
+    start = low.intervals.removesuffix(f", {INFINITE})")
+    end = high.intervals.removeprefix(f"(-{INFINITE}, ")
     if start == low.intervals or end == high.intervals:
         return None
-    return Range(low.variable, f"{start},{end}")
+    return Range(low.variable, f"{start}, {end}")
 
 
 def all_but(variable: str, points: str) -> Range | None:
@@ -175,5 +176,5 @@ def all_but(variable: str, points: str) -> Range | None:
             return None
         values.append((value, point.strip()))
     ends = [f"-{INFINITE}", *[point for _, point in sorted(values)], INFINITE]
-    intervals = [f"({low},{high})" for low, high in zip(ends, ends[1:])]
+    intervals = [f"({low}, {high})" for low, high in zip(ends, ends[1:])]
     return Range(variable, "\\cup".join(intervals))

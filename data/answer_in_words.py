@@ -138,7 +138,7 @@ QUALIFIER = re.compile(  # "for all real x", "where n is an integer"
     """,
     re.VERBOSE,
 )
-SETS = {"integer": "Z", "whole": "N", "rational": "Q", "real": "R", "complex": "C"}
+SETS = {"integer": "Z", "whole": "N", "natural": "N", "rational": "Q", "real": "R", "complex": "C"}
 WORDS_OF_QUALIFIERS = set(
     "for all any every each some arbitrary where with in which real reals number numbers integer "
     "integers natural whole rational complex positive nonnegative value "
@@ -363,9 +363,10 @@ def agree(found: str, answer: str, any_order: bool) -> bool:
             return True
     found, range_found = split_qualifier(clean(without_rounding(found.rstrip(BEHIND))))
     answer, range_answer = split_qualifier(clean(answer))
-    if range_found and range_answer and range_found != range_answer:
+    sets = {range_found, range_answer}
+    if len(sets) == 2 and "" not in sets and not are_alike(sets):
         return False
-    if range_found in ("Z", "N") and not range_answer and as_range(answer):
+    if len(sets) == 2 and not sets <= {"", "R"} and "" in sets and as_range(answer):
         return False  # x > 3 among the integers
     return latex.equal(without_remark(bare(found), sums=False), answer, any_order)
 
@@ -413,9 +414,13 @@ def set_of_numbers(text: str) -> str:
     letter = re.search(r"\\mathbb\s*\{?\s*([ZNQRC])", text)
     if letter:
         return letter[1]
-    if re.search("natural|(?:positive|nonnegative) (?:integer|whole)", text):
-        return "N"
+    sign = re.search("positive|nonnegative|negative", text)
     for word, name in SETS.items():
         if word in text:
-            return name
+            return f"{sign[0]} {name}" if sign else name
     return ""
+
+
+def are_alike(sets: set[str]) -> bool:
+    """The natural numbers may begin with 0 or with 1."""
+    return "N" in sets and bool(sets & {"positive Z", "nonnegative Z"})

@@ -20,7 +20,14 @@ from data.latex_clean import clean
 from data.latex_factors import with_bars, with_times
 from data.latex_terms import MAX_DEPTH, terms
 from data.latex_tokens import encloses, matching_braces, number, split_top, tokenize
-from data.latex_units import names_differ, split_name, split_scale, split_unit
+from data.latex_units import (
+    INDEXED,
+    in_usual_order,
+    names_differ,
+    split_name,
+    split_scale,
+    split_unit,
+)
 
 MAX_ANSWER = 1_000  # characters; a longer "answer" is not read at all
 
@@ -109,12 +116,20 @@ def same(gold: Answer, found: Answer | None, any_order: bool = False) -> bool:
         return same_size and as_set(gold.value) == as_set(found.value)
     if any_order and len(kinds) == 2 and kinds <= {"or", ",", "{}"}:
         return same_solutions(gold, found)
-    if any_order and kinds <= {",", "or", "{}"} and holds_two_values(gold, found):
+    named = [several_names(a.value) for a in (gold, found) if isinstance(a.value, list)]
+    if (
+        any_order
+        and kinds <= {",", "or", "{}"}
+        and holds_two_values(gold, found)
+        and not any(named)
+    ):
         return as_set(gold.value) == as_set(found.value)
     in_parentheses = gold.kind == "," and found.kind == "()"
     are_named = gold.kind == "()" and found.kind == "," and all(e.name for e in found.value)
     if are_named:
         found = found._replace(value=in_order_of_names(found.value))
+    if in_parentheses and all(e.name for e in gold.value):
+        gold = gold._replace(value=in_order_of_names(gold.value))
     if gold.kind != found.kind and not in_parentheses and not are_named:
         return False
     if isinstance(gold.value, list):
@@ -131,12 +146,19 @@ def in_order_of_names(answers: list[Answer]) -> list[Answer]:
     names = [answer.name for answer in answers]
     if len(set(names)) < len(names):
         return []
+    return answers[::-1] if in_usual_order(names) is False and len(names) == 2 else by_name(answers)
+
+
+def by_name(answers: list[Answer]) -> list[Answer]:
+    """x, y and z in this order, whatever comes first; others as they stand."""
+    if in_usual_order([answer.name for answer in answers]) is not False:
+        return answers
     return sorted(answers, key=lambda answer: answer.name)
 
 
 def singular(words: str) -> str:
     """ "No solutions" -> "no solution"."""
-    words = re.sub("^(?:an?|the) ", "", words.lower())  # an ellipse
+    words = re.sub(r"^(?:an?|the) (?=\w\w)", "", words.lower())  # an ellipse
     return words.removesuffix("s") if len(words) > 3 else words
 
 
@@ -174,8 +196,11 @@ def holds_two_values(*answers: Answer) -> bool:
 
 
 def several_names(answers: list[Answer]) -> bool:
-    """True of x = 1, y = 2, which says which is which; false of 1, 2 and of x = 1, 2."""
-    names = {answer.name for answer in answers if answer.name}
+    """True of x = 1, y = 2, which says which is which; not of x = 1, 2 or x_1 = 1, x_2 = 2."""
+    names = set()
+    for answer in answers:
+        if answer.name:
+            names.add(INDEXED.sub(r"\1", answer.name))
     return len(names) > 1
 
 

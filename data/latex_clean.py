@@ -15,10 +15,10 @@ SYNONYMS = {
     "nicefrac": "\\frac",
     "leqq": "\\le",
     "geqq": "\\ge",
-    "mp": "\\pm",
     "Bbb": "\\mathbb",
     "cr": "\\\\",
     "bmod": " mod ",
+    "mod": " mod ",
     "leq": "\\le",
     "geq": "\\ge",
     "neq": "\\ne",
@@ -57,7 +57,7 @@ SYNONYMS = {
 DROPPED = (
     "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits boxed fbox "
     "tiny small normalsize large Large LARGE huge Huge bf rm it checkmark mathbf boldsymbol bm "
-    "mathtt mathnormal pmb scriptstyle blacksquare phantom"
+    "mathtt mathnormal pmb scriptstyle blacksquare"
 ).split()
 
 COMMAND = re.compile(
@@ -99,7 +99,7 @@ LATEX_COMMA = re.compile(  # the thousands of 10{,}000, 10,\!000 and 10\,000
 DOLLARS = re.compile(  # \$18, \$18 per month; nothing else may stand behind
     r"^\s*(-?)\s*\\\$\s*([0-9][0-9,]*(?:\.[0-9]+)?)(\s*(?:\\text\s*\{)?\s*per\s[^0-9]*|\.?\s*)$"
 )
-SPACE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}|\\(?:left|right)\s*\.|\\\\\s*$")
+SPACE = re.compile(r"\\(?:[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}|\\(?:left|right)\s*\.|\\\\\s*$")
 MATH_IN_TEXT = re.compile(r"\\(?:text[a-z]*|mbox)\s*\{\s*\$([^$]*)\$\s*\}")  # \text{$x$}
 COLOR = re.compile(r"\\(?:text)?color\s*\{[A-Za-z]+\}")  # \textcolor{red}{5}
 TEXT = re.compile(
@@ -136,6 +136,10 @@ DAY = re.compile(
     r"|December)$"
 )
 EARLY = re.compile(r"(?<![0-9:])0(?=[1-9]:[0-9]{2}\s*[ap]m)")  # 04:30 pm
+PER_CENT = re.compile(r"\bper cent\b")
+MINUS_PLUS = re.compile(r"\\mp(?![A-Za-z])")
+INCHES = re.compile(r"^([0-9.]+)''$")  # 6''
+QUOTES = re.compile(r"``(.*?)''")
 FULL_HOUR = re.compile(r"(?<=[0-9]):00(?= [ap]m\b)")
 ORDINAL = re.compile(  # 7th, also with a raised end
     r"""
@@ -169,13 +173,19 @@ ANSWER_IS = re.compile(r"(?i)^\W{0,3}(?:the )?(?:final )?answer(?: is|:| =)")
 
 def rows_as_list(m: re.Match) -> str:
     r"""\begin{cases} x = 3 \\ y = 4 \end{cases} is x = 3, y = 4."""
-    rows = [row.replace("&", " ").strip() for row in m[2].split("\\\\")]
-    return ", ".join(row for row in rows if row)
+    rows = [re.sub(r"&\s*(?==)|(?<==)\s*&", "", row).strip() for row in m[2].split("\\\\")]
+    rows = [row for row in rows if row]
+    is_list = len(rows) == 1 or all("=" in row for row in rows)
+    if not is_list or "&" in "".join(rows):
+        return m[0]  # values, each with its condition
+    return ", ".join(rows)
 
 
 def words_in_text(m: re.Match) -> str:
-    r"""The words of \text{...}; a unit of one letter in full, since in algebra it is a letter."""
-    return f" {LETTER_UNITS.get(m[1].strip(), m[1])} "
+    r"""The words of \text{...}; a unit behind a number in full, since in algebra it is a letter."""
+    before = m.string[: m.start()].rstrip()
+    is_unit = m[0].startswith("\\text") and re.search(r"(?:[0-9})]|\\pi)$", before)
+    return f" {LETTER_UNITS.get(m[1].strip(), m[1]) if is_unit else m[1]} "
 
 
 def clean(text: str) -> str:
@@ -196,14 +206,15 @@ def clean(text: str) -> str:
     text = COLOR.sub(" ", text)
     text = COMMAND.sub(common_spelling, text)
     text = text.replace("$", " ")  # a blank, since 1$8 is not 18
-    text = text.replace("``", '"').replace("''", '"')
+    text = QUOTES.sub(r'"\1"', text)
+    text = INCHES.sub(r"\1 inches", text)
     text = " ".join(text.split())
     text = TEXT.sub(words_in_text, text)
     text = TEXT.sub(words_in_text, text)  # once more, for \text{\textbf{C}}
     text = TEXT_COMMAND.sub(" ", text)  # \mathrm{\frac12}
     text = ROW_SPACE.sub(r"\\\\", text)
     text = ROWS.sub(rows_as_list, text)
-    text = text.replace(";", ",")
+    text = text.replace(";", ", ")
     text = OVER.sub(r"\\frac{\1}{\2}", text)
     text = CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = BASE.sub(r"\1", text)
@@ -226,7 +237,10 @@ def clean(text: str) -> str:
     text = EARLY.sub("", FULL_HOUR.sub("", text))
     text = U_FOR_UNION.sub("\\\\cup ", text)
     text = DEGREES.sub(" degrees ", text)
-    text = text.replace("%", " percent ").replace("per cent", "percent").replace("+/-", "\\pm ")
+    text = text.replace("%", " percent ").replace("+/-", "\\pm ")
+    text = PER_CENT.sub("percent", text)
+    if "\\pm" not in text:
+        text = MINUS_PLUS.sub(r"\\pm", text)  # with a \pm beside it, it is the other sign
     text = CELSIUS.sub("Celsius", text)
     text = FAHRENHEIT.sub("Fahrenheit", text)
     text = INFINITY.sub("infty", text)

@@ -85,7 +85,7 @@ def without_brackets(factors: list[list[str]]) -> list[list[str]]:
         inner = factors_of(factor[1:-1]) if factor[0] == "(" and encloses(factor) else []
         if inner and is_multiplied(before) and all(is_letter(part[0]) for part in inner):
             found += inner
-        elif factor[2:4] == [")", "^"] and factor[0] == "(" and is_number(factor[1]):
+        elif is_multiplied(before) and is_power_of_one(factor):
             found.append([factor[1], *factor[3:]])
         else:
             found.append(factor)
@@ -95,9 +95,13 @@ def without_brackets(factors: list[list[str]]) -> list[list[str]]:
 
 def is_multiplied(before: str) -> bool:
     """Is what stands behind it, in brackets, a factor and no argument? Not so in f(x)."""
-    if before in GREEK | NAMES:
-        return False
-    return is_number(before) or before in ("(", "*") or is_letter(before)
+    return is_number(before) or before in ("(", "*")
+
+
+def is_power_of_one(factor: list[str]) -> bool:
+    """(2)^{n} and (x)^{2}: a power of one number or letter, in brackets."""
+    in_brackets = factor[0] == "(" and factor[2:4] == [")", "^"]
+    return in_brackets and (is_number(factor[1]) or is_letter(factor[1]))
 
 
 # --- powers ---------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from data.exact import (
     times,
 )
 from data.latex_factors import (
+    ELEMENTARY,
     GREEK,
     NAMES,
     applied_functions,
@@ -171,14 +172,22 @@ def signed_terms(tokens: list[str]) -> list[tuple[str, list[str]]]:
 def drop_times(tokens: list[str]) -> list[str]:
     r"""2 * \pi is 2\pi; a times stays before a number or a sign: 2 * 3 is not 23."""
     kept = []
+    is_function = False  # does one stand in front, whose argument would go on?
     for i, token in enumerate(tokens):
+        is_function = token in ELEMENTARY or is_function and token not in ("+", "-")
         is_times = token in ("*", "\\cdot", "\\times")
         after = tokens[i + 1] if i + 1 < len(tokens) else ""
         # With 2\frac12 a mixed number, 2 * \frac12 has to keep its times.
         is_mixed = after == "\\frac" and i > 0 and is_number(tokens[i - 1])
         if not is_times:
             kept.append(token)
-        elif is_number(after) or after in ("", "+", "-") or is_mixed:
+        elif (
+            is_function
+            and after not in ELEMENTARY
+            or is_number(after)
+            or after in ("", "+", "-")
+            or is_mixed
+        ):
             kept.append("*")
     return kept
 
@@ -222,7 +231,7 @@ def parts_of(body: list[str], depth: int) -> Parts:
     fraction = divided(top, bottom)
     if not rest:
         return fraction
-    is_clear = "/" not in rest and not is_number(rest[0]) and rest[0] not in "^_!"
+    is_clear = not has_slash(rest) and not is_number(rest[0]) and rest[0] not in "^_!"
     if rest[0] == "*":
         rest = rest[1:]
     behind = parts_of_side(rest, depth + 1)
@@ -252,7 +261,7 @@ def before_fraction(body: list[str]) -> list[str]:
     while i < len(body) and body[i] != "\\frac":
         i = closing.get(i, i) + 1
     front = body[:i]
-    if i >= len(body) or not front or "/" in body:
+    if i >= len(body) or not front or has_slash(body):
         return []
     if front[-1] == "*":
         return front[:-1]
@@ -308,11 +317,27 @@ def parts_of_side(tokens: list[str], depth: int) -> Parts:
     return parts._replace(number=minus(parts.number)) if sign == "-" else parts
 
 
+def top_level(tokens: list[str]) -> list[int]:
+    """The positions of the tokens outside of all brackets."""
+    closing = brackets(tokens)
+    places = []
+    i = 0
+    while i < len(tokens):
+        places.append(i)
+        i = closing.get(i, i) + 1
+    return places
+
+
+def has_slash(tokens: list[str]) -> bool:
+    return any(tokens[i] == "/" for i in top_level(tokens))
+
+
 def slash_to_frac(tokens: list[str]) -> list[str]:
     r"""x/2 as \frac { x } { 2 }, if it is clear what is divided by what."""
-    if tokens.count("/") != 1:
+    slashes = [i for i in top_level(tokens) if tokens[i] == "/"]
+    if len(slashes) != 1:
         return tokens
-    slash = tokens.index("/")
+    (slash,) = slashes
     top = tokens[:slash]
     bottom = tokens[slash + 1 :]
     argument = bottom

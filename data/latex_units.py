@@ -126,7 +126,7 @@ NAME = re.compile(
     [A-Za-z\\ ]+                            # x, \angle ABC
     (?: \{ [A-Za-z ]+ \} )?                 # \overline{AB}
     (?: _ \{? [A-Za-z0-9\\ ]+ \}? )?        # v_{20}, x_{\max}
-    '?
+    '*
     (?: \^\{-1\} )?                         # f^{-1}
     (?: \s* \( [-A-Za-z0-9,\\ ]+ \) )?     # f(x), f(-2), P(A \cap B)
   | \( [A-Za-z,\\ ]+ \)                     # (x, y), (r, \theta)
@@ -141,12 +141,15 @@ GREEK_LETTER = re.compile(
     r"\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|psi|omega)"
 )
 TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-AT_NUMBER = re.compile(r"([A-Za-z])\((-?[0-9]+)\)")  # f(2)
-PAIR_OF_LETTERS = re.compile(r"\(([A-Za-z, ]+)\)")  # (x, y)
+AT_NUMBER = re.compile(r"([A-Za-z])('+|\^\{-1\})?\((-?[0-9]+)\)")  # f(2), f'(2)
+INDEXED = re.compile(r"([A-Za-z])_\s*\{?\s*([0-9]+)\s*\}?")  # a_5
+PAIR_OF_LETTERS = re.compile(r"\(([A-Za-z,\\ ]+)\)")  # (x, y)
+USUAL_ORDERS = (["x", "y", "z"], ["a", "b", "c", "d"], ["r", "\\theta", "z"])
 FORMULA = re.compile(  # f(x), and what is made of a letter: f'(x), y', x^{-1}, |z|, dy/dx
     r"""
     (?P<letter> [A-Za-z] ) (?P<change> '+ | \^\{-1\} )? (?: \s* \( (?P<argument> [a-z] ) \) )?
   | (?P<bar> \| | \\overline \s* \{? ) \s* [a-z] \s* [|}]?
+  | (?P<other> \\(?: arg | sinh | cosh | tanh | lfloor | lceil ) ) \s* [a-z] (?: \s* \\r[a-z]+ )?
   | \\frac \s* \{ \s* d \s* (?P<of> [a-z] ) \s* \} \s* \{ \s* d [a-z] \s* \}
     """,
     re.VERBOSE,
@@ -155,8 +158,8 @@ NOT_IN_NAMES = HEDGES | RELATIONS  # "\sqrt x = 5" does not say what x is
 NOT_IN_NAMES |= {"\\pm", "\\neg", "\\not", "\\sim", "\\sqrt", "\\log", "\\ln", "\\exp"}
 
 
-OF_EVENT = re.compile(r"P\s*\([^()]{1,30}\)\s*=\s*([^=]*)")  # P(A \cap B) = 5, P(X = 2) = 5
-OF_VALUE = re.compile(r"[a-zA-Z]\([a-zA-Z]\(-?[0-9]+\)\)\s*=\s*([^=]*)")  # f(g(2)) = 5
+OF_EVENT = re.compile(r"(P\s*\([^()]{2,30}\))\s*=\s*([^=]*)")  # P(A \cap B) = 5, P(X = 2) = 5
+OF_VALUE = re.compile(r"([a-zA-Z]\([a-zA-Z]\(-?[0-9]+\)\))\s*=\s*([^=]*)")  # f(g(2)) = 5
 
 
 def split_name(text: str) -> tuple[str, str | None]:
@@ -168,27 +171,43 @@ def split_name(text: str) -> tuple[str, str | None]:
     for name in (OF_EVENT, OF_VALUE):
         m = name.fullmatch(text)
         if m:
-            return m[1], None
+            return m[2], m[1].replace(" ", "")
     m = EQUATION.fullmatch(text)
     if not m or not is_name(m[1]):
         return text, None
     name = " ".join(m[1].split())
     pair = PAIR_OF_LETTERS.fullmatch(name)
-    letters = re.findall("[A-Za-z]", pair[1]) if pair else []
-    if letters != sorted(letters):  # (y, x) = (3, 4)
+    if pair and in_usual_order(pair[1]) is False:  # (y, x) = (3, 4)
         return text, None
-    compared = is_letter(name) or TRIGONOMETRIC.match(name) or AT_NUMBER.fullmatch(name)
-    return m[2], name if compared or FORMULA.fullmatch(name) else None
+    compared = is_letter(name) or TRIGONOMETRIC.match(name)
+    for pattern in (AT_NUMBER, INDEXED, FORMULA):
+        compared = compared or pattern.fullmatch(name)
+    return m[2], name if compared else None
+
+
+def in_usual_order(names: str | list[str]) -> bool | None:
+    """True of x, y and of r, theta; False of y, x; None of names without a usual order."""
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",")]
+    for order in USUAL_ORDERS:
+        if len(names) > 1 and set(names) <= set(order):
+            return names == sorted(names, key=order.index)
+    return None
 
 
 def names_differ(name: str, other: str) -> bool:
     r"""True of x and y, \sin x and \cos x, \sin x and x, f(2) and f(3); but not of f(2) and y."""
     if TRIGONOMETRIC.match(name) or TRIGONOMETRIC.match(other):
         return re.sub("[() ]", "", name) != re.sub("[() ]", "", other)
-    at = AT_NUMBER.fullmatch(name)
-    other_at = AT_NUMBER.fullmatch(other)
-    if at and other_at:
-        return at[1] == other_at[1] and at[2] != other_at[2]
+    for pattern in (AT_NUMBER, INDEXED):
+        one = pattern.fullmatch(name)
+        two = pattern.fullmatch(other)
+        if one and two:
+            return one[1] == two[1] and one.groups() != two.groups()
+    if "(" in name and "(" in other and name[-2:] == other[-2:] == "))":
+        return name != other
+    if name.startswith("P(") and other.startswith("P("):
+        return name != other
     formula = FORMULA.fullmatch(name)
     other_formula = FORMULA.fullmatch(other)
     if formula and other_formula and formulas_differ(formula, other_formula):
@@ -201,14 +220,18 @@ def formulas_differ(one: re.Match, other: re.Match) -> bool:
     kinds = {kind_of_change(one), kind_of_change(other)}
     if len(kinds) > 1:  # but an inverse may be called y
         return kinds != {"", "^{-1}"} or one["letter"] == other["letter"]
+    if one["of"] and other["of"]:  # dy/dx and dx/dy
+        return one["of"] != other["of"]
     arguments = {one["argument"], other["argument"]} - {None}
     letters = {m["letter"] for m in (one, other) if not m["argument"]}
     return len(arguments) > 1 or bool(arguments & letters)
 
 
 def kind_of_change(formula: re.Match) -> str:
-    if formula["of"] or (formula["change"] or "").startswith("'"):
-        return "derivative"
+    if formula["other"]:
+        return formula["other"]
+    if formula["of"]:
+        return "'"
     return formula["change"] or (formula["bar"] or "").strip("{ ")
 
 
@@ -229,9 +252,9 @@ POWER_OF_UNIT = re.compile(r"([A-Za-z])\.?\s*\^\s*\{?\s*([23])\s*\}?$")  # the ^
 SLASH_IN_UNIT = re.compile(r"(?<=[A-Za-z])\s*/\s*(?=[A-Za-z])")  # m / s
 FRACTION_OF_UNITS = re.compile(r"\\frac\s*\{\s*([A-Za-z]+)\s*\}\s*\{\s*([A-Za-z]+)\s*\}\s*$")
 UNIT_AT_NUMBER = re.compile(r"([0-9)}]) *(/?) *([A-Za-z]{2,})$")  # 18cm, 18/day
-LETTER_UNITS = set("m g l L s h".split())  # behind algebra they are letters: 2x + h
+LETTER_UNITS = set("m g l L s h hr".split())  # behind algebra they are letters: 2x + h
 ALGEBRA = re.compile(  # a letter, a sum, a root or \pi
-    r"(?<![\\A-Za-z])[A-Za-z]|[0-9})\s][-+]|\\(?!frac|times|cdot)[A-Za-z]"
+    r"(?<![\\A-Za-z])[A-Za-z]|[0-9})\s][-+]|\\(?!frac|times|cdot)[A-Za-z]|\*\s*$"
 )
 SENTENCE_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "degrees": "", "US": ""}  # and their powers
