@@ -20,14 +20,7 @@ from data.latex_clean import clean
 from data.latex_factors import with_bars, with_times
 from data.latex_terms import MAX_DEPTH, terms
 from data.latex_tokens import encloses, matching_braces, number, split_top, tokenize
-from data.latex_units import (
-    INDEXED,
-    in_usual_order,
-    names_differ,
-    split_name,
-    split_scale,
-    split_unit,
-)
+from data.latex_units import INDEXED, names_differ, split_name, split_scale, split_unit, usual_order
 
 MAX_ANSWER = 1_000  # characters; a longer "answer" is not read at all
 
@@ -146,14 +139,8 @@ def in_order_of_names(answers: list[Answer]) -> list[Answer]:
     names = [answer.name for answer in answers]
     if len(set(names)) < len(names):
         return []
-    return answers[::-1] if in_usual_order(names) is False and len(names) == 2 else by_name(answers)
-
-
-def by_name(answers: list[Answer]) -> list[Answer]:
-    """x, y and z in this order, whatever comes first; others as they stand."""
-    if in_usual_order([answer.name for answer in answers]) is not False:
-        return answers
-    return sorted(answers, key=lambda answer: answer.name)
+    order = usual_order(names) or names
+    return sorted(answers, key=lambda answer: order.index(answer.name))
 
 
 def singular(words: str) -> str:

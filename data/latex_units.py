@@ -177,7 +177,8 @@ def split_name(text: str) -> tuple[str, str | None]:
         return text, None
     name = " ".join(m[1].split())
     pair = PAIR_OF_LETTERS.fullmatch(name)
-    if pair and in_usual_order(pair[1]) is False:  # (y, x) = (3, 4)
+    names = [letter.strip() for letter in pair[1].split(",")] if pair else []
+    if usual_order(names) not in (None, names):  # (y, x) = (3, 4)
         return text, None
     compared = is_letter(name) or TRIGONOMETRIC.match(name)
     for pattern in (AT_NUMBER, INDEXED, FORMULA):
@@ -185,13 +186,11 @@ def split_name(text: str) -> tuple[str, str | None]:
     return m[2], name if compared else None
 
 
-def in_usual_order(names: str | list[str]) -> bool | None:
-    """True of x, y and of r, theta; False of y, x; None of names without a usual order."""
-    if isinstance(names, str):
-        names = [name.strip() for name in names.split(",")]
+def usual_order(names: list[str]) -> list[str] | None:
+    """["y", "x"] -> ["x", "y"], theta, r -> r, theta; None for names without a usual order."""
     for order in USUAL_ORDERS:
         if len(names) > 1 and set(names) <= set(order):
-            return names == sorted(names, key=order.index)
+            return sorted(names, key=order.index)
     return None
 
 
