@@ -364,22 +364,27 @@ def experiments_run(study: Study) -> dict[str, Experiment]:
 
 
 def was_run(study: Study, name: str, experiment: Experiment) -> bool:
-    """Whether cells are there that only this experiment has; the core if its RL was long."""
+    """Whether half of its own cells are there: of its recipes, from its checkpoints if it has any.
+
+    Cells that it compares with do not count, nor do the core's recipes. The core has run if its RL
+    was long.
+    """
     if name in RECIPES_OF_FIGURE:
         return False
-    there = sections.cells_there(study.on(experiment.task), experiment)
     if name in ("core", "figure5"):
         return is_long(study)
-    own = set(experiment.recipes) - {*RECIPES, experiment.against}
+    there = sections.cells_there(study.on(experiment.task), experiment)
+    own = set(experiment.recipes) - {experiment.against}
+    if not experiment.pretrain:
+        own -= set(RECIPES)
+    found = 0
     for cell in there:
         stem, recipe = study.cell(cell)
-        if experiment.pretrain:  # its own checkpoints, and something from them
-            is_own = stem in experiment.pretrain and recipe != "base"
-        else:
-            is_own = recipe in own
-        if is_own:
-            return True
-    return False
+        found += recipe in own and (stem in experiment.pretrain or not experiment.pretrain)
+    stems = sections.stems_there(study.on(experiment.task), experiment)
+    if experiment.pretrain:
+        stems = [stem for stem in stems if stem in experiment.pretrain]
+    return found > 0 and 2 * found >= len(own) * len(stems)
 
 
 def is_long(study: Study) -> bool:

@@ -159,6 +159,9 @@ def test_a_cell_that_two_compare_with_is_no_sign_that_both_have_run(tmp_path):
     study, _ = study_of("figure10", tmp_path / "hard")
     assert figures.was_run(study, "figure10", EXPERIMENTS["figure10"])
     assert not figures.was_run(study, "figure4", EXPERIMENTS["figure4"])  # it has hard-rl, too
+    study, _ = study_of("figure4", tmp_path / "larger")
+    assert figures.was_run(study, "figure4", EXPERIMENTS["figure4"])
+    assert not figures.was_run(study, "figure12", EXPERIMENTS["figure12"])  # one recipe of four
 
 
 def test_the_hard_family_is_read_on_its_own_task(tmp_path):
