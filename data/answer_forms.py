@@ -67,7 +67,7 @@ INFINITE = "\\infty"
 
 class Range(NamedTuple):
     variable: str  # "" where none is named
-    intervals: str  # "(-\\infty,1)\\cup(2,\\infty)"
+    intervals: str  # "(-\infty,1)\cup(2,\infty)"
 
 
 def same_range(found: str, answer: str) -> bool:
@@ -109,7 +109,7 @@ def as_range(text: str) -> Range | None:
     if builder:
         inside = as_range(builder[2])
         return inside if inside and inside.variable == builder[1] else None
-    if "\\ne" in text:  # x \\ne 1, 3
+    if "\\ne" in text:  # x \ne 1, 3
         return one_range(text)
     pieces = split_top(text, "\\lor")
     if len(pieces) == 1:
@@ -119,7 +119,7 @@ def as_range(text: str) -> Range | None:
     ranges = [one_range(piece.strip()) for piece in pieces]
     for i, piece in enumerate(pieces):
         if len(pieces) > 1 and INTERVAL.fullmatch(piece.strip()):
-            ranges[i] = Range("", piece.strip())  # (-\\infty,-8) or (-7,4)
+            ranges[i] = Range("", piece.strip())  # (-\infty,-8) or (-7,4)
     if None in ranges or len({one.variable for one in ranges}) > 1:
         return None
     return Range(ranges[0].variable, "\\cup".join(one.intervals for one in ranges))

@@ -7,7 +7,7 @@ like. All of it keeps the value and is a matter of writing; nothing is multiplie
 from fractions import Fraction
 
 from data.exact import MAX_ROOT, is_number
-from data.latex_tokens import OPEN, brackets, encloses
+from data.latex_tokens import brackets, encloses, top_level
 from data.latex_tokens import number as number_of
 
 GREEK = set(
@@ -112,12 +112,10 @@ def split_power(factor: list[str]) -> tuple[list[str], list[str]] | None:
     head = factor[0]
     if not (is_letter(head) or is_number(head) or head == "("):
         return None
-    closing = brackets(factor)
-    i = 0
-    while i < len(factor) and factor[i] != "^":
-        i = closing.get(i, i) + 1
-    is_last = closing.get(i + 1) == len(factor) - 1  # the brace behind the ^ closes at the end
-    return (factor[:i], factor[i + 2 : -1]) if is_last else None
+    powers = [i for i in top_level(factor) if factor[i] == "^"]
+    if not powers or brackets(factor).get(powers[0] + 1) != len(factor) - 1:
+        return None  # the brace behind the ^ has to close at the end
+    return factor[: powers[0]], factor[powers[0] + 2 : -1]
 
 
 def below(factor: list[str]) -> list[str] | None:
@@ -127,14 +125,8 @@ def below(factor: list[str]) -> list[str] | None:
         return None
     base, exponent = power
     exponent = exponent[1:]
-    level = 0
-    for token in exponent:
-        if token in OPEN:
-            level += 1
-        elif token in (")", "}", "]"):
-            level -= 1
-        if level == 0 and token in ("+", "-"):
-            return None  # e^{-x+1} is e^{1-x}, and stays above
+    if any(exponent[i] in ("+", "-") for i in top_level(exponent)):
+        return None  # e^{-x+1} is e^{1-x}, and stays above
     if not exponent or encloses(exponent) or is_number(base[0]) and number_of(exponent):
         return None  # e^{-(x-1)} is e^{1-x}; 2^{-3} is a number
     return base if exponent == ["1"] else [*base, "^", "{", *exponent, "}"]

@@ -33,10 +33,10 @@ from data.latex_factors import (
     is_letter,
     only_side,
     scaled,
-    split_power,
     with_sign,
     without_brackets,
 )
+from data.latex_fractions import before_fraction, has_slash, number_in_front, slash_to_frac
 from data.latex_tokens import CLOSE, OPEN, brackets, encloses
 from data.latex_tokens import number as number_of
 
@@ -240,34 +240,6 @@ def parts_of(body: list[str], depth: int) -> Parts:
     return multiplied(fraction, behind)
 
 
-def number_in_front(body: list[str]) -> tuple[Fraction | None, list[str]]:
-    """The 1/2 of (1/2)x, and x; None if there is none, or if only numbers are multiplied."""
-    end = brackets(body).get(0, 0) if body[:1] == ["("] else 0
-    number = number_of(body[1:end]) if end else None
-    rest = body[end + 1 :]
-    if rest[:1] == ["*"]:
-        rest = rest[1:]
-    is_unclear = rest and (rest[0] in ("^", "_", "!", "/", "'") or not any(map(is_letter, rest)))
-    return (None, body) if number is None or is_unclear else (number, rest)
-
-
-def before_fraction(body: list[str]) -> list[str]:
-    r"""What stands in front of the first \frac outside of all brackets; nothing if it is unclear.
-
-    It is in 2\frac12, which is a mixed number, and in 1/2\frac{x}{y}.
-    """
-    closing = brackets(body)
-    i = 0
-    while i < len(body) and body[i] != "\\frac":
-        i = closing.get(i, i) + 1
-    front = body[:i]
-    if i >= len(body) or not front or has_slash(body):
-        return []
-    if front[-1] == "*":
-        return front[:-1]
-    return [] if is_number(front[-1]) or front[-1] in ("^", "_", "\\sqrt") else front
-
-
 def multiplied(first: Parts, second: Parts) -> Parts:
     """The product of two products, of which the first is not fixed."""
     over = first.over + second.over
@@ -315,43 +287,6 @@ def parts_of_side(tokens: list[str], depth: int) -> Parts:
     ((sign, body),) = signed
     parts = parts_of(body, depth)
     return parts._replace(number=minus(parts.number)) if sign == "-" else parts
-
-
-def top_level(tokens: list[str]) -> list[int]:
-    """The positions of the tokens outside of all brackets."""
-    closing = brackets(tokens)
-    places = []
-    i = 0
-    while i < len(tokens):
-        places.append(i)
-        i = closing.get(i, i) + 1
-    return places
-
-
-def has_slash(tokens: list[str]) -> bool:
-    return any(tokens[i] == "/" for i in top_level(tokens))
-
-
-def slash_to_frac(tokens: list[str]) -> list[str]:
-    r"""x/2 as \frac { x } { 2 }, if it is clear what is divided by what."""
-    slashes = [i for i in top_level(tokens) if tokens[i] == "/"]
-    if len(slashes) != 1:
-        return tokens
-    (slash,) = slashes
-    top = tokens[:slash]
-    bottom = tokens[slash + 1 :]
-    argument = bottom
-    if bottom[1:2] == ["^"]:
-        argument = bottom[2:]
-    elif bottom[:1] == ["\\sqrt"]:
-        argument = bottom[1:]
-    elif bottom[:1] == ["("] and split_power(bottom):
-        argument = bottom[: -len(split_power(bottom)[1]) - 3]
-    # x, 2^{9}, \sqrt{2}, (x+1) and (x+1)^{2} are clear; in 1/2x the x may belong above
-    bottom_is_clear = len(bottom) == 1 or encloses(argument)
-    if top and bottom_is_clear and top.count("(") == top.count(")"):
-        return ["\\frac", "{", *top, "}", "{", *bottom, "}"]
-    return tokens
 
 
 # --- products -------------------------------------------------------------------------------------

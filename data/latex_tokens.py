@@ -68,6 +68,17 @@ def encloses(tokens: list[str]) -> bool:
     return brackets(tokens).get(0) == len(tokens) - 1
 
 
+def top_level(tokens: list[str]) -> list[int]:
+    """The positions of the tokens outside of all brackets."""
+    closing = brackets(tokens)
+    places = []
+    i = 0
+    while i < len(tokens):
+        places.append(i)
+        i = closing.get(i, i) + 1
+    return places
+
+
 # --- tokens ---------------------------------------------------------------------------------------
 
 TOKEN = re.compile(
