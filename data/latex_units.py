@@ -158,8 +158,10 @@ NOT_IN_NAMES = HEDGES | RELATIONS  # "\sqrt x = 5" does not say what x is
 NOT_IN_NAMES |= {"\\pm", "\\neg", "\\not", "\\sim", "\\sqrt", "\\log", "\\ln", "\\exp"}
 
 
-OF_EVENT = re.compile(r"(P\s*\([^()]{2,30}\))\s*=\s*([^=]*)")  # P(A \cap B) = 5, P(X = 2) = 5
-OF_VALUE = re.compile(r"([a-zA-Z]\([a-zA-Z]\(-?[0-9]+\)\))\s*=\s*([^=]*)")  # f(g(2)) = 5
+EVENT = re.compile(r"P\s*\([^()]{2,30}\)")  # P(A \cap B), P(X = 2)
+NESTED = re.compile(r"[a-zA-Z]\([a-zA-Z]\(-?[0-9]+\)\)")  # f(g(2))
+OF_EVENT = re.compile(rf"({EVENT.pattern})\s*=\s*([^=]*)")
+OF_NESTED = re.compile(rf"({NESTED.pattern})\s*=\s*([^=]*)")
 
 
 def split_name(text: str) -> tuple[str, str | None]:
@@ -168,8 +170,8 @@ def split_name(text: str) -> tuple[str, str | None]:
     A computation before the "=" is not a name. Names that are not compared are dropped: "x = 5" is
     not "y = 5", but "\text{Area} = 5" may be "A = 5". See `names_differ`.
     """
-    for name in (OF_EVENT, OF_VALUE):
-        m = name.fullmatch(text)
+    for pattern in (OF_EVENT, OF_NESTED):
+        m = pattern.fullmatch(text)
         if m:
             return m[2], m[1].replace(" ", "")
     m = EQUATION.fullmatch(text)
@@ -203,10 +205,9 @@ def names_differ(name: str, other: str) -> bool:
         two = pattern.fullmatch(other)
         if one and two:
             return one[1] == two[1] and one.groups() != two.groups()
-    if "(" in name and "(" in other and name[-2:] == other[-2:] == "))":
-        return name != other
-    if name.startswith("P(") and other.startswith("P("):
-        return name != other
+    for pattern in (EVENT, NESTED):
+        if pattern.fullmatch(name) and pattern.fullmatch(other):
+            return name != other
     formula = FORMULA.fullmatch(name)
     other_formula = FORMULA.fullmatch(other)
     if formula and other_formula and formulas_differ(formula, other_formula):
