@@ -134,6 +134,11 @@ def read_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def what_to_run(args) -> tuple[Experiment, Study]:
+    """Raises UserError where the flags name what is not there."""
+    for flag, names in (("--data", args.data), ("--task", args.task)):
+        for name in names.split(","):
+            if name.endswith(".jsonl") and not os.path.isfile(name):
+                raise UserError(f"{flag}: {name} is missing; give the path of a file of problems")
     experiment = read_experiment(args)
     study = read_study(args, experiment)
     if not args.pretrain and not args.checkpoints:

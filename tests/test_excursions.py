@@ -304,3 +304,10 @@ def test_files_of_the_callers_folder_are_found_from_the_scripts_folder(tmp_path)
     assert f"--reward {tmp_path}/half.py:score" in rl and f"--data {tmp_path}/mine.jsonl" in rl
     assert f"--task toy,{tmp_path}/mine.jsonl" in done.stdout
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("flags", [("--task", "toy,none.jsonl"), ("--data", "none.jsonl")])
+def test_a_file_of_problems_that_is_missing_is_said_before_work(flags, tmp_path):
+    done = excursions_py(*flags, "--out", str(tmp_path / "o"))
+    assert done.returncode and done.stderr.count("\n") == 1
+    assert f"{flags[0]}: none.jsonl is missing" in done.stderr and not (tmp_path / "o").exists()
