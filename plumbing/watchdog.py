@@ -5,6 +5,7 @@ sampling"), a thread writes it where the other ranks can read it, and the error 
 that has waited too long names the ranks that do something else.
 """
 
+import atexit
 import functools
 import sys
 import threading
@@ -61,12 +62,25 @@ def watch(store: dist.Store, rank: int, world: int, timeout: int) -> None:
     DOING.store = store
     DOING.rank = rank
     DOING.world = world
-    threading.Thread(target=keep_reporting, args=(timeout,), daemon=True).start()
+    ends = threading.Event()
+    thread = threading.Thread(target=keep_reporting, args=(timeout, ends), daemon=True)
+    thread.start()
+    atexit.register(stop, thread, ends)
 
 
-def keep_reporting(timeout: int) -> None:
+def stop(thread: threading.Thread, ends: threading.Event, patience: float = 10.0) -> None:
+    """End the thread before Python does: for at most so many seconds.
+
+    A thread that comes back from the store (C++) while Python ends would abort the process, and a
+    run whose work is done would be told as failed.
+    """
+    ends.set()
+    thread.join(patience)
+
+
+def keep_reporting(timeout: int, ends: threading.Event) -> None:
     reported = None  # the phase that standard error has heard of
-    while dist.is_initialized():
+    while dist.is_initialized() and not ends.is_set():
         phase_now = DOING.phase
         age = time.time() - DOING.since
         try:
@@ -81,7 +95,7 @@ def keep_reporting(timeout: int) -> None:
                 file=sys.stderr,
                 flush=True,
             )
-        time.sleep(min(5, timeout / 20))
+        ends.wait(min(5, timeout / 20))
 
 
 def elsewhere(most: int = 8) -> str:

@@ -367,16 +367,16 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
     """Whether half of its own cells are there: of its recipes, from its checkpoints if it has any.
 
     Cells that it compares with do not count, nor do the core's recipes. The core has run if its RL
-    was long.
+    was long, and an experiment that the user made if it has one cell: --only may have named it.
     """
     if name in RECIPES_OF_FIGURE:
         return False
     if name in ("core", "figure5"):
         return is_long(study)
     there = sections.cells_there(study.on(experiment.task), experiment)
-    own = set(experiment.recipes) - {experiment.against}
+    own = set(experiment.recipes)
     if not experiment.pretrain:
-        own -= set(RECIPES)
+        own -= {experiment.against, *RECIPES}
     found = 0
     for cell in there:
         stem, recipe = study.cell(cell)
@@ -384,6 +384,8 @@ def was_run(study: Study, name: str, experiment: Experiment) -> bool:
     stems = sections.stems_there(study.on(experiment.task), experiment)
     if experiment.pretrain:
         stems = [stem for stem in stems if stem in experiment.pretrain]
+    if name not in EXPERIMENTS:
+        return found > 0
     return found > 0 and 2 * found >= len(own) * len(stems)
 
 

@@ -510,3 +510,22 @@ def test_a_wrong_timeout_is_one_line(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(UserError, match="DIST_TIMEOUT=soon is not a number of seconds"):
         ranks.start_processes()
+
+
+def test_a_thread_that_still_speaks_to_the_store_does_not_abort_a_run_that_is_done():
+    code = """
+import time
+import torch.distributed as dist
+from plumbing import watchdog
+store = dist.TCPStore("127.0.0.1", 0, 1, True)
+dist.init_process_group("gloo", store=dist.PrefixStore("group", store), rank=0, world_size=1)
+class Busy:
+    def set(self, key, value):
+        end = time.monotonic() + 1  # s; Python ends within it
+        while time.monotonic() < end:
+            store.set(key, value)
+watchdog.watch(Busy(), 0, 1, 60)
+dist.destroy_process_group()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
