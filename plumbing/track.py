@@ -18,7 +18,7 @@ FLAGS: dict = {}  # the flags of its run, both set by `prepare`
 
 
 def prepare(project: str, flags: dict) -> None:
-    """Before work starts. Raises UserError where the package or the account is not there."""
+    """Before work starts. UserError: no package, no account, or a name that is refused."""
     global PROJECT, FLAGS
     PROJECT = project
     FLAGS = flags
@@ -29,6 +29,7 @@ def prepare(project: str, flags: dict) -> None:
     import wandb
 
     with errors_in_one_line():
+        wandb.Settings(project=project)
         if wandb.setup().settings.mode not in ("online", "shared", "run"):
             return
         known = wandb.login(prompt=False)  # a question would stop a run that nobody watches

@@ -74,7 +74,8 @@ def test_what_wandb_refuses_is_one_line(environment, project, line, base, tmp_pa
     )  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-3000:]
     assert done.stderr.splitlines()[-1].startswith(f"sft.py: --wandb {line}"), done.stderr
-    assert not (tmp_path / "a.pt").exists()
+    assert not list(tmp_path.glob("a.*"))
+    assert "examples" not in done.stdout  # said before work
 
 
 @needs_wandb
