@@ -41,6 +41,13 @@ SLASH_IN_FUNCTION = re.compile(  # \arcsin(1/3), \sin(x/2)
     rf"({FUN}) \s* \( \s* ({SIMPLE}) \s* / \s* ([0-9]+) \s* \) {END}", re.VERBOSE
 )
 
+OF_SIMPLE = rf"""
+    {FUN} (?: _ (?: \{{[^{{}}]*\}} | [0-9] ) )? \s* (?: \( {SIMPLE} \) | (?! \s*/ ) {SIMPLE} )
+"""
+BY_FUNCTION = re.compile(  # \ln 5 / \ln 2
+    rf"(^|[=,(\[{{+-]) \s* ([0-9]* \s* {OF_SIMPLE}) \s* / \s* ({OF_SIMPLE}) {END}", re.VERBOSE
+)
+
 
 def functions(text: str) -> str:
     r"""Roots, powers and functions in one spelling: 2(\cos x)^2 and 2 cos^2(x) are 2\cos^{2} x."""
@@ -56,6 +63,7 @@ def functions(text: str) -> str:
     text = POWER_OF_FUNCTION.sub(r"\1^{\3} \2", text)
     text = INVERSE_FUNCTION.sub(r"\\arc\1 ", text)
     text = SLASH_IN_FUNCTION.sub(r"\1 \\frac{\2}{\3}", text)
+    text = BY_FUNCTION.sub(r"\1\\frac{\2}{\3}", text)
     text = ARGUMENT_IN_PARENTHESES.sub(r"\1{\2}", text)
     text = FUNCTION.sub(r"\1 \2", text)
     return text
