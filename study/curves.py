@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from plumbing.units import count
 from study import cells
-from study.drawing import pyplot
+from study.drawing import pyplot, token_axis
 from study.estimates import Estimate
 from study.rows import Study
 
@@ -31,7 +32,7 @@ def put_curve(ax, curve: Curve, label: str, hue: str, style: str = "-") -> None:
         ax.scatter([x] * len(seeds), seeds, s=9, color=hue, alpha=0.45, linewidth=0)
     means = [estimate.mean for _, estimate in curve]
     halves = [np.nan_to_num(estimate.half_width()) for _, estimate in curve]
-    ax.errorbar(xs, means, yerr=halves, color=hue, capsize=3, label=label, linestyle=style)
+    ax.errorbar(xs, means, yerr=halves, color=hue, capsize=3, label=label, fmt=style)
 
 
 def put_papers(ax, xs: list[float], ys: list[float], label: str, hue: str) -> None:
@@ -65,6 +66,18 @@ def columns_of_table(table: dict, column: str, quantity: str) -> tuple[list[str]
             names.append(name)
             values.append(of_name[quantity])
     return names, values
+
+
+def papers_token_axis(ax, table: dict) -> None:
+    """Ticks at the checkpoints, "10B" and so on, of one of the paper's tables."""
+    names = {name for values in table.values() for name in values}
+    token_axis(ax, {name: count(name) for name in sorted(names, key=count)})
+
+
+def our_token_axis(ax, study: Study, stems: list[str]) -> None:
+    """Ticks at our checkpoints: "targeted-5.4M" stands at 5.4M."""
+    ordered = sorted(stems, key=study.tokens.get)
+    token_axis(ax, {stem.rpartition("-")[2]: study.tokens[stem] for stem in ordered})
 
 
 def run_of(stem: str) -> str:

@@ -132,7 +132,8 @@ OF_EXPERIMENTS = {
     ),
     "passes": (
         paper_figures.draw_hard,
-        "All recipes on the hard family over pre-training; the paper's below, on MATH.",
+        "All recipes on the hard family over pre-training; below, what the paper has on MATH (of "
+        "its figure 12 only what direct RL adds from one checkpoint is public, in its figure 4).",
     ),
     "brittleness": (
         paper_runs.draw_brittleness,

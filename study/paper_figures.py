@@ -15,13 +15,15 @@ from study.curves import (
     columns_of_table,
     curve_over,
     new_figure,
+    our_token_axis,
+    papers_token_axis,
     put_curve,
     put_legend_below,
     put_papers,
     run_of,
     same_height,
 )
-from study.drawing import LABELS, colour, pyplot, token_axis
+from study.drawing import LABELS, colour, pyplot
 from study.experiment import Experiment
 from study.paper import PASSES
 from study.paper_hard import FIGURE5, GAINS, HARD, SFT_PASSES, SHOTS, points
@@ -41,12 +43,14 @@ def draw_configurations(study: Study, experiment: Experiment):
     drawn = False
     for column, quantity in enumerate(PASSES):
         ours, papers = axes[:, column]
+        there = []
         for (run, label), hue in zip(CONFIGURATIONS.items(), HUES):
             curve = []
             for stem in study.stems:
                 gain = cells.difference(study, f"{stem}.hard-rl", stem, quantity)
                 if run_of(stem) == run and gain:
                     curve.append((study.tokens[stem], gain))
+                    there.append(stem)
             drawn = drawn or bool(curve)
             put_curve(ours, curve, label, hue)
         for (name, label), hue in zip(PAPERS.items(), HUES):
@@ -56,7 +60,9 @@ def draw_configurations(study: Study, experiment: Experiment):
         papers.set_title("paper, MATH")
         for ax in (ours, papers):
             ax.axhline(0, color="black", linewidth=0.8)
-            ax.set(xscale="log", xlabel="pre-training (tokens)", ylabel=f"RL - base, {quantity}")
+            ax.set_ylabel(f"RL - base, {quantity}")
+        our_token_axis(ours, study, there)
+        papers_token_axis(papers, GAINS)
         same_height((ours, papers))
     if not drawn:
         pyplot().close(fig)
@@ -156,9 +162,9 @@ def draw_hard(study: Study, experiment: Experiment):
             stems.append(stem)
     if not stems:
         return None
-    name = {"targeted": "figure11", "large": ""}.get(run_of(stems[0]), "figure10")
-    papers = HARD.get(name, {})  # the paper's values of figure 12 are not public
-    fig, axes = new_figure(2 if papers else 1, 3)
+    name = {"targeted": "figure11", "large": "figure12"}.get(run_of(stems[0]), "figure10")
+    papers = HARD.get(name, {})  # of figure 12 they are not public
+    fig, axes = new_figure(2, 3)
     for column, quantity in enumerate(PASSES):
         ax = axes[0, column]
         for recipe in ["base", *experiment.recipes]:
@@ -169,7 +175,7 @@ def draw_hard(study: Study, experiment: Experiment):
                 places.append((study.tokens[stem], cell))
             curve = curve_over(study, places, quantity)
             put_curve(ax, curve, NAMES.get(plain, plain), colour(plain))
-        token_axis(ax, {stem: study.tokens[stem] for stem in stems})
+        our_token_axis(ax, study, stems)
         ax.set(ylabel=f"{quantity} (%)", title=f"ours, {study.task}")
         if papers:
             below = axes[1, column]
@@ -177,10 +183,25 @@ def draw_hard(study: Study, experiment: Experiment):
                 names, values = columns_of_table(papers, recipe, quantity)
                 tokens = [count(name) for name in names]
                 put_papers(below, tokens, values, NAMES[recipe], colour(recipe))
-            below.set(xscale="log", ylabel=f"{quantity} (%)", title="paper, MATH")
+            below.set(ylabel=f"{quantity} (%)", title="paper, MATH")
+            papers_token_axis(below, papers)
             same_height((ax, below))
+        else:
+            put_gain_of_4b(axes[1, column], study, stems[-1], quantity)
     put_legend_below(fig, axes[0, 0])
     return fig
+
+
+def put_gain_of_4b(ax, study: Study, stem: str, quantity: str) -> None:
+    """What direct RL adds: ours, beside the only value of the paper's 4B model that is public."""
+    gain = cells.difference(study, f"{stem}.hard-rl", stem, quantity)
+    if gain:
+        put_curve(ax, [(0, gain)], "", colour("rl"), "o")
+    ((tokens, theirs),) = zip(*columns_of_table(GAINS, "4B-50B", quantity))
+    ax.plot(1, theirs, "o", color="black")
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.set(xlim=(-0.5, 1.5), ylabel=f"direct RL - base, {quantity}")
+    ax.set_xticks([0, 1], [f"ours, {stem}", f"paper, MATH, 4B at {tokens}"])
 
 
 # ---------------------------------------------------------------------------------- figure 15
@@ -233,9 +254,10 @@ def draw_shots(study: Study, experiment: Experiment):
                 names, values = columns_of_table(SHOTS, shots, quantity)
                 tokens = [count(name) for name in names]
                 put_papers(axes[1, column], tokens, values, shots, hue)
-        axes[0, column].set(ylabel=f"{quantity} (%)", xscale="log", title=f"ours, {study.task}")
-        axes[1, column].set(ylabel=f"{quantity} (%)", xscale="log", title="paper, GSM8K")
-        axes[1, column].set_xlabel("pre-training (tokens)")
+        axes[0, column].set(ylabel=f"{quantity} (%)", title=f"ours, {study.task}")
+        axes[1, column].set(ylabel=f"{quantity} (%)", title="paper, GSM8K")
+        our_token_axis(axes[0, column], study, stems)
+        papers_token_axis(axes[1, column], SHOTS)
     if not drawn:
         pyplot().close(fig)
         return None
