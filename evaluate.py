@@ -5,7 +5,7 @@
 
 Each problem gets n samples at temperature 0.6 and top_p 0.95 (as the authors ran it; their paper
 gives only the temperature). The n verdicts give the unbiased pass@k, and an interval over the
-problems. A row keeps (n, c) of every problem, so that any other k can be computed later.
+problems. A row keeps (n, c) of every problem, so that any other k up to n can be computed.
 `--setting run` asks and grades as the authors' code did; `--setting written` has no top_p.
 """
 
@@ -85,7 +85,7 @@ def judge(problem: Problem, rollouts, encoding, config: Config) -> dict:
         if grade(text, problem.answer, problem.kind, config.rule):
             right_texts.add(text)
             row["c"] += 1
-            if is_toy(problem) and toy.verify(text, problem):  # every equation on the way is true
+            if is_toy(problem) and toy.verify(text, problem):  # true equations give the answer
                 row["verified"] += 1
         row["answered"] += extract(text, problem.kind) is not None
         row["truncated"] += not rollout.finished
@@ -123,7 +123,7 @@ def main(config: Config) -> None:
     encoding = checkpoint.open_tokenizer(facts, model)
     missing = result_rows.missing(config, tasks, facts)
     opened = open_tasks(config, missing, model, encoding, facts)  # all, before the first one runs
-    install_fast(model, config)  # whole on every rank
+    install_fast(model, config)  # not sharded: each rank has it all
     for task in result_rows.to_do(config, missing, facts):  # another process may have done some
         clock = time.time()
         if is_likelihood(task):

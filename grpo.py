@@ -5,9 +5,9 @@
 
 A step of `train` samples n rollouts of every prompt, grades each and compares each with its own
 group (draw_groups: roll_out, score, group_advantages), and makes a few clipped policy-gradient
-updates (update: policy_backward, policy_loss). Other flags are in plumbing/rl_options.py.
-`--setting written` is the paper's Table 1, and `run` the authors' code; `controlled` has neither
-format score nor KL, which confound the comparison (docs/settings.md).
+updates (update: policy_backward, policy_loss). Other flags are in plumbing/rl_options.py
+and prepare.py. `--setting written` is the paper's Tables 1 and 2, and `run` the authors' code;
+`controlled` has neither format score nor KL, which confound the comparison (docs/settings.md).
 """
 
 import gc
@@ -51,7 +51,7 @@ class Config(RLOptions):
     max_prompt: int = 1024  # tokens; longer problems are left out
     max_response: int = 2048  # tokens; a longer response is cut, and still graded
     # reward
-    format_score: float = 0.0  # for a wrong answer in one well-formed box
+    format_score: float = 0.0  # for a wrong answer in exactly one box (gsm8k: or one line ####)
     normalize: str = "std"  # group advantages are divided by: std, mean, none; or loo, pass@4, ...
     # loss
     loss: str = "token-mean"  # or sequence-mean, constant, micro-mean, see `denominator`; or cispo
@@ -60,7 +60,7 @@ class Config(RLOptions):
     dual_clip: float = 3.0  # bound on the ratio where the advantage is negative; 0 is off
     kl: float = 0.0  # weight of k3, an estimate of KL(policy || reference = ckpt); 0 is none
     # optimizer
-    mini_batches: int = 4  # updates per step and epoch, each on prompts / mini_batches groups
+    mini_batches: int = 4  # updates in one pass over a step's rollouts, which they share evenly
     lr: float = 1e-6  # constant
 
 
@@ -96,7 +96,7 @@ def roll_out(sampler, problems: list[Problem], encoding, config: Config, step: i
 
 
 def score(groups: Groups, encoding, config: Config, own_reward=None) -> None:
-    """Grade every response: 1 if right, format_score if wrong but in one box, else 0.
+    """Grade every response: 1 if right, format_score if wrong but in the only box, else 0.
 
     `own_reward` (--reward) replaces these as the rewards; `right` stays the grader's verdict.
     """
@@ -214,8 +214,9 @@ def policy_backward(model, reference, groups: Groups, chosen: list[int], config:
     n_tokens = sum(len(r.tokens) for r in counted)
     total = all_sums({"tokens": n_tokens, "rollouts": len(counted)})
     token_sums = TokenSums()
-    for members in packs.packs_of_groups(groups, chosen, config):
-        if members is None:  # other ranks have passes left, and FSDP needs all of them
+    # A rollout with advantage 0 counts above, but is computed only where KL and the like need it.
+    for members in packs.packs_of_groups(groups, chosen, config):  # pairs (group, rollout)
+        if members is None:  # other ranks go on, and FSDP needs all of them
             idle_pass(model, reference)
             continue
         packed = packs.pack_members(groups, members)
@@ -287,7 +288,7 @@ def train(run: Run, recipe: str, optimizers: list, update_of_step, before_step=N
             stopping = stop.asked()
             if done < config.steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
-            gc.collect()  # on all ranks at once, since each waits for the slowest
+            gc.collect()  # only here, on all ranks at once: each waits for the slowest
     facts = make_facts(config, lineage(run.parent, recipe), config.steps, run.parent)
     resume.finish(run.out, facts)
 

@@ -1,4 +1,4 @@
-"""Parallel averaging: an RL step and an SFT step from the same weights, then their average.
+"""Parallel averaging: an RL update and an SFT update from the same weights, then their average.
 
     python parallel.py --ckpt out/toy/3.6M.pt                  # M_t -> M_t^Parallel
     torchrun --nproc_per_node=8 parallel.py --ckpt out/1B/20B.pt

@@ -108,12 +108,12 @@ def main(config: Config) -> None:
             set_lr(optimizer, lr)
             total_nll = 0.0
             for tokens in pad_to_longest_rank(micro_batches):
-                if tokens is None:  # other ranks have passes left, and FSDP needs all of them
+                if tokens is None:  # other ranks go on, and FSDP needs all of them
                     idle_pass(model)
                     continue
                 tokens = tokens.to(device(), non_blocking=True)
                 nll, loss = next_token_loss(model, tokens, config.z_loss)
-                (loss / n_targets).backward()  # passes and ranks are summed: one denominator
+                (loss / n_targets).backward()  # all micro-batches and ranks are summed
                 total_nll += nll.detach()
             update = logged_step(model, optimizer, config.grad_clip)
 
@@ -135,7 +135,7 @@ def main(config: Config) -> None:
             stopping = stop.asked()
             if done < steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
-            gc.collect()  # on all ranks at once, since each waits for the slowest
+            gc.collect()  # only here, on all ranks at once: each waits for the slowest
     pretrain_run.end(config, folder, resume)
 
 

@@ -5,7 +5,7 @@ ended takes the next one in line. Each random number depends on (seed, training 
 rollout, position) alone, so slots, order, restarts and ranks change tokens only through rounding.
 
 Read `Sampler.sample` first, then `Cache`, which makes a pass cheap, and `draw`, which turns logits
-into a token. L is the number of live rollouts, V the size of the vocabulary.
+into a token. L is the number of rollouts in a pass, V the size of the vocabulary.
 """
 
 from collections import deque
@@ -67,7 +67,7 @@ class Sampler:
         of each prompt (default: its index), so that a rank which samples a part of a batch draws
         what one process would have drawn. ValueError where a prompt is empty or too long.
         """
-        budgets = check_request(self.model, prompts, n, max_new_tokens, problem_ids)
+        budgets = check_request(self, prompts, n, max_new_tokens, problem_ids)
         random_keys = rollout_keys(seed, step, problem_ids or range(len(prompts)), n)
         repeated = [prompt for prompt in prompts for _ in range(n)]
         parts = zip(repeated, budgets, random_keys)
@@ -149,7 +149,7 @@ class Cache:
         """`attend` for one new token in each of these slots, at these positions, (L,) each."""
         longest = int(positions.max()) + 1
         column = torch.arange(longest, device=positions.device)
-        seen = column <= positions[:, None]  # (L, longest)
+        seen = column <= positions[:, None]  # (L, longest); hides what an earlier rollout left
 
         def attend(layer, q, k, v):  # q (L, n_heads, head_dim); k, v (L, n_kv_heads, head_dim)
             self.write(layer, slots, positions, k, v)
@@ -173,8 +173,10 @@ def draw_tokens(requests: list[Request], logits: torch.Tensor, temperature, top_
         request.logprobs.append(logprob)
 
 
-def check_request(model: Transformer, prompts, n: int, max_new_tokens, problem_ids) -> list[int]:
+def check_request(sampler, prompts, n: int, max_new_tokens, problem_ids) -> list[int]:
     """The budget of each of the len(prompts) * n rollouts; ValueError for what cannot work."""
+    if sampler.slots < 1:
+        raise ValueError("slots must be 1 or more")
     if not prompts or not all(prompts):
         raise ValueError("sample() needs prompts, each of at least one token")
     if problem_ids and len(problem_ids) != len(prompts):
@@ -184,7 +186,7 @@ def check_request(model: Transformer, prompts, n: int, max_new_tokens, problem_i
     if len(budgets) != total or min(budgets, default=0) < 1:
         raise ValueError("n must be 1 or more; max_new_tokens too, one number or one per rollout")
     longest = max(map(len, prompts)) + max(budgets)
-    limit = model.config.max_seq_len
+    limit = sampler.model.config.max_seq_len
     if longest > limit:
         reached = f"a prompt and its response may reach {longest} tokens"
         raise ValueError(f"{reached}, the model's limit is {limit}")

@@ -69,7 +69,7 @@ def sft_backward(model, batch: list[Example], micro_tokens: int, loss: str = "me
     lengths = [len(example.prompt) + len(example.response) for example in mine]
     total_nll = 0.0
     for members in pad_to_longest_rank(split_by_tokens(lengths, micro_tokens)):
-        if members is None:  # other ranks have passes left, and FSDP needs all of them
+        if members is None:  # other ranks go on, and FSDP needs all of them
             idle_pass(model)
             continue
         packed = pack([mine[i].prompt for i in members], [mine[i].response for i in members])
@@ -85,7 +85,7 @@ def main(config: Config) -> None:
     config.check()
     recipe = "sft" if config.solutions == "one" else "sft-gold"
     out = checkpoint.output_path(config, recipe)
-    model, parent = checkpoint.open_model(config)
+    model, parent = checkpoint.open_model(config)  # parent: the facts of that checkpoint
     if identity.is_finished(out, config, parent):
         return
     checkpoint.check_length(model, config.max_prompt + config.max_response)
@@ -120,7 +120,7 @@ def main(config: Config) -> None:
             stopping = stop.asked()
             if done < config.steps and (stopping or done % config.save_every == 0):
                 resume.save(done, leave=stopping)
-            gc.collect()  # on all ranks at once, since each waits for the slowest
+            gc.collect()  # only here, on all ranks at once: each waits for the slowest
     facts = identity.make_facts(config, identity.lineage(parent, recipe), config.steps, parent)
     resume.finish(out, facts)
 

@@ -15,8 +15,8 @@ question that the model makes up ("Question:", "Q:", "Problem:").
 
 What is equal. Numbers are compared as exact fractions: 0.5 = 1/2, but 0.25 is not 25%. All else is
 compared form by form in data/latex.py: "18 or 20" is right only if the reference answer says so.
-Constants are computed exactly (data/exact.py). Units are dropped, unless both sides name a
-different one. What cannot be read is wrong.
+Constants are computed exactly (data/exact.py). Units are dropped, unless the two sides
+name different ones. What cannot be read is wrong.
 """
 
 import re

@@ -5,7 +5,7 @@ r"""Sets of problems, by name or from a file, and their prompts. data/problem.py
 
     python -m data.problems my_problems.jsonl       # what is in it, and what is wrong with it
 
-Every stage builds its prompts here, so training and testing cannot drift apart.
+Training and testing build their prompts here and cannot drift apart (but for --style authors).
 """
 
 import sys

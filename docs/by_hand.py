@@ -92,7 +92,7 @@ if std > 0:
           f"group_advantages {advantages.max():.3f} and {advantages.min():.3f}, "
           f"which add up to {advantages.sum().abs():.0f}")  # fmt: skip
 verified = [i for i, text in enumerate(texts) if verify(text, problem)]
-print(f"   Right, and every equation in it true (data/toy.py, verify): responses {verified}")
+print(f"   Right, and true equations give both numbers (data/toy.py, verify): responses {verified}")
 
 # %% The loss of one token, by hand
 responses = [rollout.tokens for rollout in rollouts]
@@ -153,7 +153,7 @@ def steps_from_start(rl_half, sft_half, weight: float) -> list[torch.Tensor]:
         for p, at_start in zip(model.parameters(), start):
             p.copy_(at_start)
     optimizers = [adamw(model, rate, (0.9, 0.999), 0.01) for rate in (2.5e-4, 1e-3)]
-    average_step(model, *optimizers, rl_half, sft_half, weight, grad_clip=0.0)
+    average_step(model, *optimizers, rl_half, sft_half, weight, grad_clip=0.0)  # no clipping
     return [p.detach().clone() for p in model.parameters()]
 
 
@@ -173,7 +173,7 @@ for k in (1, 2, 4):
 
 # %% Exercises
 print("""
-Exercises
+Exercises (answers: docs/hour.md, at its end)
 a. Take problem 1 instead of 11; none of its rollouts is right, so a mean over right ones is nan.
    What are its advantages, and what does the step then change?
 b. Divide by nothing: group_advantages(rewards, "none"). Which of 6, 7 and 8 change, and why does
@@ -184,5 +184,5 @@ d. Average with weight 0.9 in 9, and call likelihoods() after it. At which weigh
    right responses rise most?
 e. With p = 1 % right, how many rollouts must a group have so that half of all groups hold a right
    one? (1 - (1 - p)^n = 1/2; study/experiments.py, experiment border.)
-f. Read the right responses in 5 against the problem. In one of them every equation is true, but one
-   is not the problem's. Should RL be paid for it? What would a reward have to check?""")
+f. Read the right responses in 5 against the problem. In both every equation is true; in one, an
+   equation is not the problem's. Should RL be paid for it? What would a reward have to check?""")

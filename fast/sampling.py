@@ -129,7 +129,7 @@ class FastSampler:
         progress: bool = False,
     ) -> list[list[Rollout]]:
         """As `Sampler.sample`."""
-        budget = np.asarray(check_request(self.model, prompts, n, max_new_tokens, problem_ids))
+        budget = np.asarray(check_request(self, prompts, n, max_new_tokens, problem_ids))
         total = len(budget)
         columns = int(budget.max())
         self.temperature = temperature

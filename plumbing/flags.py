@@ -26,7 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from data import UserError
 from plumbing import track, watchdog
 from plumbing.checkpoint import read_facts
-from plumbing.ranges import check_ranges
+from plumbing.ranges import check_ranges, smallest_value
 from plumbing.ranks import rank, start_processes, world
 
 
@@ -302,17 +302,6 @@ def check_values(parser: OneLineParser, fields: dict, comments: dict, flags: dic
             least = smallest_value(field)
             if flags[name] < least:
                 parser.error(f"--{name} {flags[name]} must be {least} or more")
-
-
-def smallest_value(field: dataclasses.Field) -> int:
-    """The smallest value of a flag that is a whole number.
-
-    Where the default is 1 or more, the flag is a size or a number of steps, and 0 is a mistake.
-    Where the default is 0 (or there is none), 0 has a meaning of its own: all, none or off.
-    """
-    if isinstance(field.default, int) and field.default > 0:
-        return 1
-    return 0
 
 
 def one_spelling(arg: str) -> str:

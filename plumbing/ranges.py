@@ -38,11 +38,25 @@ FP32 = (1e-37, 1e37)  # what a number that is not 0 becomes in fp32 is neither 0
 
 
 def check_ranges(config) -> None:
-    """Refuse numbers that are not finite, or out of their range. Raises UserError."""
+    """Refuse numbers that are not finite, out of their range or too small. Raises UserError."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, float | int) and not isinstance(value, bool):
             check_number(field.name, value)
+            least = smallest_value(field)
+            if isinstance(value, int) and field.name != "seed" and value < least:
+                raise UserError(f"--{field.name} {value} must be {least} or more")
+
+
+def smallest_value(field: dataclasses.Field) -> int:
+    """The smallest value of a flag that is a whole number.
+
+    Where the default is 1 or more, the flag is a size or a number of steps, and 0 is a mistake.
+    Where the default is 0 (or there is none), 0 has a meaning of its own: all, none or off.
+    """
+    if isinstance(field.default, int) and field.default > 0:
+        return 1
+    return 0
 
 
 def check_number(name: str, value: float) -> None:

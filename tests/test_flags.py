@@ -138,3 +138,5 @@ def test_a_config_for_a_shell_is_what_the_command_line_makes(capsys):
     assert flags.make_config(pretrain, "small").batch == 512
     with pytest.raises(UserError, match="--n 1"):
         flags.make_config(grpo, n=1)
+    with pytest.raises(UserError, match="--mini_batches 0 must be 1 or more"):
+        flags.make_config(grpo, mini_batches=0)
