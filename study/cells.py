@@ -11,6 +11,7 @@ from data.sources import DOCUMENTED
 from plumbing.files import read_rows
 from study.beta import fit
 from study.estimates import Estimate
+from study.flops import config_of, flops_of_a_step, rollouts_of_a_step
 from study.predictions import Term, value_of
 from study.rows import Study
 
@@ -64,13 +65,21 @@ def rollouts_per_problem(study: Study, stem: str, recipe: str) -> str:
     rows = study.rows.get((task, stem, recipe), {})
     if not logs or not rows:
         return MISSING
-    config = next(iter(rows.values())).get("facts", {}).get("config", {})
+    config = config_of(study, stem, recipe)
     problems = n_training_problems(config.get("data", ""))
     if not problems:
         return MISSING
-    groups = np.mean([row["groups"] for log in logs for row in log])  # of a step
     steps = np.mean([log[-1]["step"] for log in logs])
-    return f"{steps * groups * config['n'] / problems:.0f}"
+    return f"{steps * rollouts_of_a_step(config, logs) / problems:.0f}"
+
+
+def rl_flops(study: Study, stem: str, recipe: str) -> str:
+    """What all steps of RL cost in sampling and updates, in TFLOPs (10^12 FLOPs)."""
+    flops = flops_of_a_step(study, stem, recipe)
+    if not flops:
+        return MISSING
+    steps = np.mean([log[-1]["step"] for log in study.logs(stem, recipe)])
+    return f"{steps * flops / 1e12:.2f}"
 
 
 @lru_cache

@@ -101,6 +101,7 @@ SHORT = "[--steps 150]"
 WEIGHT = {
     "rl-150": ("base", f"grpo.py {SHORT}"),
     "rl-probe": ("base", f"grpo.py {SHORT} --probe 4 --prompts [16|256]"),
+    "rl-probe-180": ("base", "grpo.py [--steps 180] --probe 4 --prompts [16|256]"),  # equal FLOPs
     "parallel-50": ("base", f"parallel.py {SHORT}"),
     "parallel-25": ("base", f"parallel.py {SHORT} --weight 0.25"),
     "parallel-75": ("base", f"parallel.py {SHORT} --weight 0.75"),

@@ -6,10 +6,7 @@ where nothing of ours is there. A dot is a seed; a line goes through means, with
 
 import numpy as np
 
-from model import PRESETS as MODELS
-from plumbing.pretrain_setup import with_vocabulary
 from study import cells
-from study.costs import forward_flops
 from study.curves import (
     HUES,
     columns_of_table,
@@ -22,14 +19,12 @@ from study.curves import (
 from study.drawing import pyplot
 from study.estimates import direction
 from study.experiment import Experiment
+from study.flops import config_of, flops_of_a_step, rollouts_of_a_step
 from study.paper import PASSES
 from study.paper_hard import AVERAGING, FIGURE14, FIGURE18, points
 from study.recipes import NAMES
 from study.rows import Study
 from study.sections import cells_there, reference_of
-
-VOCABULARY = 600  # of the toy tokenizer
-PROMPT = 28  # tokens of a toy prompt, on average
 
 # ---------------------------------------------------------------------------------- figure 14
 
@@ -120,12 +115,6 @@ def on_the_way(study: Study, stem: str, recipe: str) -> list[tuple[float, str]]:
     return sorted(found)
 
 
-def config_of(study: Study, stem: str, recipe: str) -> dict:
-    """The flags that a cell was made with, as its first row has them."""
-    rows = study.rows.get((study.task, stem, recipe), {})
-    return next(iter(rows.values())).get("facts", {}).get("config", {}) if rows else {}
-
-
 def rate_of(study: Study, stem: str, recipe: str) -> str:
     rate = config_of(study, stem, recipe).get("sft_lr")
     return f"{rate:g}" if rate else recipe
@@ -145,7 +134,10 @@ def draw_rollouts(study: Study, experiment: Experiment):
         for recipe, hue in zip(experiment.recipes, HUES):
             kind, _, n = recipe.partition("-n")
             label = f"{kind}, {n} rollouts"
-            samples, flops = of_a_step(study, stem, recipe)
+            logs = study.logs(stem, recipe)
+            config = config_of(study, stem, recipe)
+            samples = rollouts_of_a_step(config, logs) if config and logs else 0
+            flops = flops_of_a_step(study, stem, recipe)
             for ax, unit in ((ours, samples), (by_flops, flops)):
                 places = [(step * unit, cell) for step, cell in on_the_way(study, stem, recipe)]
                 curve = curve_over(study, places, quantity) if unit else []
@@ -165,28 +157,6 @@ def draw_rollouts(study: Study, experiment: Experiment):
         return None
     axes[0, 0].legend(fontsize=8)
     return fig
-
-
-def of_a_step(study: Study, stem: str, recipe: str) -> tuple[float, float]:
-    """Samples and FLOPs of an RL step, on average over its log; 0 where they are not known.
-
-    A prompt is read once for its group, as fast/ does it. Sampling is a forward pass over all
-    tokens; an update is three, over the tokens of responses that had an advantage.
-    """
-    config = config_of(study, stem, recipe)
-    logs = study.logs(stem, recipe)
-    if not config or not logs or "scored" not in logs[0][0]:
-        return 0.0, 0.0
-    preset = config.get("preset", "toy")
-    shape = with_vocabulary(MODELS[preset], VOCABULARY)
-    tokens = np.mean([row["tokens"] for log in logs for row in log])
-    scored = np.mean([row["scored"] for log in logs for row in log])
-    length = np.mean([row["length"] for log in logs for row in log])
-    prompts = config["prompts"] * PROMPT
-    context = (PROMPT + length) / 2  # on average over a response
-    flops = forward_flops(shape, tokens + prompts, context, tokens)
-    flops += 3 * forward_flops(shape, scored + prompts, context, scored)
-    return config["prompts"] * config["n"], float(flops)
 
 
 # ---------------------------------------------------------------------------------- differences

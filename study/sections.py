@@ -170,10 +170,12 @@ def cell_table(study: Study, names: list[str]) -> str:
             row.append(estimate.text() if estimate else MISSING)
         row += [cells.in_training(study, stem, recipe)]
         row += [cells.rollouts_per_problem(study, stem, recipe)]
+        row += [cells.rl_flops(study, stem, recipe)]
         row += cells.how_often(study, stem, recipe)
         rows.append(row)
     header = ["cell", "seeds", *[f"pass@{k}" for k in sorted(ks)]]
     header += ["right in training, first -> last five steps", "rollouts per training problem"]
+    header += ["TFLOPs of RL"]
     header += ["solved at least half the time", "solved less than 2 % of the time"]
     header += ["pass@8 by that fit / seen"]
     return table(header, rows)
