@@ -131,7 +131,8 @@ ANSWERS = {
         "{=pass@1: 3.6M.parallel-line - 3.6M.parallel-50} with a weight of RL that grows from "
         "0 to 1, and {=pass@1: 3.6M.parallel-adapt - 3.6M.parallel-50} with one that follows "
         "the signal; with rollouts for problems of mixed outcome pass@1 of direct RL "
-        "{=pass@1: 3.6M.rl-probe - 3.6M.rl-150}."
+        "{=pass@1: 3.6M.rl-probe - 3.6M.rl-150} at equal rollouts, and "
+        "{=pass@1: 3.6M.rl-probe-180 - 3.6M.rl-150} at equal FLOPs."
     ),
     "losses": (
         "Against plain GRPO pass@32 {=pass@32: 3.6M.rl-dr-grpo - 3.6M.rl-150} with Dr. GRPO, "
