@@ -295,3 +295,8 @@ def test_the_few_likeliest_are_the_nucleus():
         probs = (3 * torch.randn(50, V, generator=g)).softmax(-1)
         for top_p in (0.3, 0.9, 0.95, 0.999):
             assert torch.equal(nucleus_of_few(probs, top_p), likeliest(probs, top_p))
+
+
+def test_no_slots_are_refused():
+    with pytest.raises(ValueError, match="slots must be 1 or more"):
+        FastSampler(tiny(), 0).sample([[1]])

@@ -7,7 +7,6 @@ import torch
 from conftest import quick, tiny
 
 from data.draws import hash_key, uniform
-from fast.sampling import FastSampler
 from plumbing.batches import pack, response_logprobs
 from sampler import Cache, Sampler, draw, likeliest, sample
 
@@ -241,9 +240,8 @@ def test_impossible_lengths_are_refused(model):
         sample(model, [[1]], n=0)
     with pytest.raises(ValueError, match="every prompt"):
         sample(model, [[1], [2]], n=2, problem_ids=[7])
-    for make in (Sampler, FastSampler):
-        with pytest.raises(ValueError, match="slots must be 1 or more"):
-            make(model, 0).sample([[1]])
+    with pytest.raises(ValueError, match="slots must be 1 or more"):
+        sample(model, [[1]], slots=0)
 
 
 def test_nothing_of_a_former_rollout_is_read_by_the_plain_cache(monkeypatch):
