@@ -172,10 +172,12 @@ def test_one_recipe_by_hand_in_its_order(tmp_path, toy_model):
     lines = [line.split(" #")[0] for line in section.split("```")[1].strip().splitlines()]
     assert lines.pop(0) == "source .venv/bin/activate"
     assert len(lines) == 5 and lines[0].startswith("python pretrain.py")
-    (tmp_path / "out" / "toy").mkdir(parents=True)
+    (tmp_path / "out" / "hand").mkdir(parents=True)
     facts = dict(id="x", base_id="x", recipe="base", tokens=3_600_000, preset="toy", seed=0)
     facts |= dict(code="", config={}, tokenizer="toy", corpus="toy")
-    save_checkpoint(str(tmp_path / "out" / "toy" / "3.6M.pt"), toy_model, facts)  # the first line's
+    save_checkpoint(
+        str(tmp_path / "out" / "hand" / "3.6M.pt"), toy_model, facts
+    )  # the first line's
     for line in lines[1:]:
         python, *words = line.split()
         assert python == "python"
