@@ -21,21 +21,26 @@ def config_of(study: Study, stem: str, recipe: str) -> dict:
 def rollouts_of_a_step(config: dict, logs: list[list[dict]]) -> float:
     """All that were sampled, on average: also those that only chose problems (--probe)."""
     groups = np.mean([row["groups"] for log in logs for row in log])
-    return float(groups * config["n"] + PROBED * config.get("probe", 0) * config["prompts"])
+    return float(groups * config["n"] + probing_rollouts(config))
+
+
+def probing_rollouts(config: dict) -> int:
+    return PROBED * config.get("probe", 0) * config["prompts"]
 
 
 def flops_of_a_step(study: Study, stem: str, recipe: str) -> float:
     """The FLOPs of RL's sampling and updates, on average over the steps; 0 if they are not known.
 
-    Without the SFT half of averaging. A prompt is read once for its group, as fast/ does it.
+    They are known at the toy scales, whose vocabulary and prompts are given above. Without the SFT half of averaging. A prompt is read once for its group, as fast/ does it.
     Sampling is a forward pass over all tokens. An update is three over the tokens that it scored,
     one more with a reference, and one for the old log-probs where there are several updates.
     """
     config = config_of(study, stem, recipe)
     logs = study.logs(stem, recipe)
-    if not config or not logs or "scored" not in logs[0][0]:
+    preset = config.get("preset", "toy")
+    if not config or not logs or "scored" not in logs[0][0] or not preset.startswith("toy"):
         return 0.0
-    shape = with_vocabulary(MODELS[config.get("preset", "toy")], VOCABULARY)
+    shape = with_vocabulary(MODELS[preset], VOCABULARY)
     steps = [row for log in logs for row in log]
     length = np.mean([row["length"] for row in steps])
     context = (PROMPT + length) / 2  # on average over a response
@@ -44,9 +49,9 @@ def flops_of_a_step(study: Study, stem: str, recipe: str) -> float:
         return forward_flops(shape, tokens + prompts * PROMPT, context, tokens)
 
     groups = np.mean([row["groups"] for row in steps])
-    probed = PROBED * config.get("probe", 0) * config["prompts"]  # rollouts
-    tokens = np.mean([row["tokens"] for row in steps]) + probed * length
-    sampling = forward(tokens, groups + (PROBED * config["prompts"] if probed else 0))
+    tokens = np.mean([row["tokens"] for row in steps]) + probing_rollouts(config) * length
+    probed = PROBED * config["prompts"] if config.get("probe") else 0  # problems
+    sampling = forward(tokens, groups + probed)
 
     scored = np.mean([row["scored"] for row in steps])
     learned = scored_groups(config, steps)

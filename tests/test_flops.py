@@ -1,4 +1,4 @@
-"""What RL cost, as the report says it: rollouts that only choose count, and each pass is counted."""
+"""What RL cost, as the report says it: rollouts that only choose count, and so does each pass."""
 
 from types import SimpleNamespace
 
@@ -50,6 +50,11 @@ def test_rollouts_that_only_choose_count():
     probed = dict(groups=16.0, tokens=7_680.0)  # of those that are learned from
     more = flops({"prompts": 16, "probe": 4}, **probed) - flops({"prompts": 16}, **probed)
     assert more == pytest.approx(forward(32 * 4 * 30, 32))
+
+
+def test_other_scales_have_no_answer():
+    """Their vocabulary and prompts are not the toy world's."""
+    assert flops({"preset": "1B"}) == 0 and flops({"preset": "toy-large"}) > flops({})
 
 
 def test_older_logs_have_no_answer():
