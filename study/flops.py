@@ -31,9 +31,10 @@ def probing_rollouts(config: dict) -> int:
 def flops_of_a_step(study: Study, stem: str, recipe: str) -> float:
     """The FLOPs of RL's sampling and updates, on average over the steps; 0 if they are not known.
 
-    They are known at the toy scales, whose vocabulary and prompts are given above. Without the SFT half of averaging. A prompt is read once for its group, as fast/ does it.
-    Sampling is a forward pass over all tokens. An update is three over the tokens that it scored,
-    one more with a reference, and one for the old log-probs where there are several updates.
+    They are known at the toy scales, whose vocabulary and prompts are given above. The SFT half of
+    averaging is left out. A prompt is read once for its group, as fast/ does it. Sampling is a
+    forward pass over all tokens. An update is three over the tokens that it scored, one more with
+    a reference, and one for the old log-probs where there are several updates.
     """
     config = config_of(study, stem, recipe)
     logs = study.logs(stem, recipe)
