@@ -52,11 +52,11 @@ class ModelConfig:
 TOY_INIT = dict(embed_std=1.0, linear_std=0.0, head_std=0.02, post_norm_gain=0.5, qk_norm_gain=2.0)
 OLMO2_1B = ModelConfig()  # OLMo-2-0425-1B: 1,484,916,736 parameters
 PRESETS = {
-    # vocab, padded (0: the tokenizer's), d_model, layers, heads, kv heads, d_ff. toy has 0.23M
-    # parameters, 0.15M of them beside embedding and head; the next two numbers are of this kind.
-    "toy": ModelConfig(0, 0, 64, 3, 4, 4, 176, max_seq_len=2048, rope_theta=500.0, **TOY_INIT),
-    "toy-large": ModelConfig(0, 0, 128, 3, 8, 8, 352, 2048, rope_theta=500.0, **TOY_INIT),  # 0.6M
-    # small: 19M
+    # vocab, padded (0: the tokenizer's), d_model, layers, heads, kv heads, d_ff, max_seq_len, ...;
+    # then how many parameters that makes.
+    "toy": ModelConfig(0, 0, 64, 3, 4, 4, 176, 2048, rope_theta=500.0, **TOY_INIT),  # 0.23M
+    "toy-large": ModelConfig(0, 0, 128, 3, 8, 8, 352, 2048, rope_theta=500.0, **TOY_INIT),  # 0.77M
+    # 19M, and embedding and head
     "small": ModelConfig(0, 0, 512, 6, 8, 8, 1408, 2048, rope_theta=10_000.0, **TOY_INIT),
     "1B": OLMO2_1B,
     "1B-60B": OLMO2_1B,  # 1B weights, 60B tokens: 10B more, of mathematics

@@ -1,6 +1,5 @@
 """What a table says of one cell: a checkpoint and what a recipe made of it."""
 
-import os
 from functools import lru_cache
 
 import numpy as np
@@ -8,7 +7,6 @@ import numpy as np
 from data import UserError
 from data.problems import load_problems
 from data.sources import DOCUMENTED
-from plumbing.files import read_rows
 from study.beta import fit
 from study.estimates import Estimate
 from study.flops import config_of, flops_of_a_step, rollouts_of_a_step
@@ -146,16 +144,6 @@ def right_counts(study: Study, stem: str, recipe: str) -> dict[int, dict]:
         for place, (id, _, _, right, _) in enumerate(row["problems"]):
             counts[place, id] = right
         found[seed] = counts
-    return found
-
-
-def distances(study: Study, cell: str) -> dict[int, float]:
-    """seed -> the KL divergence from the base, nats per response (tools/distance.py)."""
-    found = {}
-    for seed, folder in enumerate(study.folders):
-        for row in read_rows(os.path.join(folder, "distances.jsonl")):
-            if row["name"] == cell:
-                found[seed] = row["kl"]
     return found
 
 

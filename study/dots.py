@@ -14,7 +14,7 @@ from study.drawing import colour, pyplot
 from study.estimates import Estimate, direction
 from study.experiment import Experiment
 from study.predictions import GROUPS
-from study.rows import Study
+from study.rows import Study, distances
 from study.sections import cells_there
 
 # Shapes of problems by their operations, easiest first.
@@ -250,7 +250,7 @@ def draw_forgetting(study: Study, experiment: Experiment):
     means = {"sft": [], "rl": []}
     for recipe in experiment.recipes:
         name = f"{stem}.{recipe}"
-        distance = cells.distances(study, name)
+        distance = distances(study, name)
         losses = study.values(stem, recipe, "heldout_loss")
         of_base = study.values(stem, "base", "heldout_loss")
         seeds = sorted(distance.keys() & losses.keys() & of_base.keys())

@@ -7,7 +7,7 @@ A rule is a sum of measured values and a range, as in
 that is pass@32 of cell 3.6M.rl on the problems of shape (2,3), minus that of its base. A term may
 have a factor (0.5*heldout_loss(3.6M)), and a range is `> x`, `< x` or `within x`. border(rl) is
 the logarithm of a rate (study/takeoff.py), of a recipe at all checkpoints; in border[3.6M](rl) at
-this one.
+this one. distance(3.6M.rl) is the cell's KL from its base, in nats a response (tools/distance.py).
 """
 
 import math
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from data import UserError
 from data.files import file_errors
 from study.estimates import Estimate, combine, count_up, said_of_seeds
-from study.rows import Study
+from study.rows import Study, distances
 from study.takeoff import border_by_seed
 
 FILE = os.path.join("results", "toy", "predictions.md")
@@ -152,6 +152,8 @@ def value_of(study: Study, terms: list[Term]) -> Estimate | None:
 def values_of_term(study: Study, term: Term) -> dict[int, dict]:
     if term.quantity == "border":
         values = border_by_seed(study, term.cell, term.group.split("+") if term.group else None)
+    elif term.quantity == "distance":
+        values = {seed: {"": kl} for seed, kl in distances(study, term.cell).items()}
     else:
         stem, recipe = study.cell(term.cell)
         task = study.task_of(stem, recipe)

@@ -264,6 +264,16 @@ def values_by_problem(row: dict, quantity: str) -> dict[tuple, float]:
     return values
 
 
+def distances(study: Study, cell: str) -> dict[int, float]:
+    """seed -> the KL divergence from the base, nats per response (tools/distance.py)."""
+    found = {}
+    for seed, folder in enumerate(study.folders):
+        for row in read_rows(os.path.join(folder, "distances.jsonl")):
+            if row["name"] == cell:
+                found[seed] = row["kl"]
+    return found
+
+
 # ---------------------------------------------------------------------------------- groups
 
 

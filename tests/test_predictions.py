@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 
 import pytest
 from conftest import ROOT
@@ -19,6 +20,7 @@ from study.predictions import (
     range_of,
     read_predictions,
     read_terms,
+    value_of,
 )
 from study.rows import Study
 from study.sections import prediction_table
@@ -94,6 +96,20 @@ def test_a_difference_of_kinds_is_paired_by_seed(study):
     verdict = judge(study, prediction("core-5", "words", rule + " > 49", "", "file"))
     assert verdict.estimate.mean == pytest.approx(50.0)
     assert verdict.word == "held" and verdict.estimate.error == pytest.approx(0.0, abs=1e-9)
+
+
+def test_how_far_a_cell_has_moved_is_a_value_of_its_own(study, tmp_path):
+    """Read from distances.jsonl; a cell without a row has none."""
+    folders = []
+    for seed, kl in enumerate((4.0, 5.0)):
+        folder = tmp_path / f"moved{seed}"
+        shutil.copytree(study.folders[seed], folder)
+        row = {"name": "3.6M.rl", "kl": kl}
+        (folder / "distances.jsonl").write_text(json.dumps(row) + "\n")
+        folders.append(str(folder))
+    moved = Study(folders)
+    assert value_of(moved, read_terms("distance(3.6M.rl)", "here")).mean == pytest.approx(4.5)
+    assert value_of(moved, read_terms("distance(3.6M.sft)", "here")) is None
 
 
 def test_a_difference_of_logarithms_is_told_as_a_factor():

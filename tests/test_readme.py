@@ -4,12 +4,14 @@ import ast
 import os
 import re
 
+import pytest
 from conftest import ROOT
 
 from study.experiments import EXPERIMENTS
 from study.listing import print_list
 
 README = open(os.path.join(ROOT, "README.md")).read()
+FINDINGS = open(os.path.join(ROOT, "docs", "findings.md")).read()
 
 
 def missing(names):
@@ -60,18 +62,19 @@ def test_every_picture_is_there():
     assert not missing(re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))
 
 
-def rows_of_experiments():
+def rows_of_experiments(text):
     """[(name, what, minutes, found)] of the table of experiments."""
-    table = README.split("| NAME |")[1].split("\n\n")[0]
+    table = text.split("| NAME |")[1].split("\n\n")[0]
     return [[cell.strip() for cell in line.split("|")[1:5]] for line in table.split("\n")[2:]]
 
 
-def test_every_experiment_of_the_report_is_in_the_table_with_its_minutes(capsys):
+@pytest.mark.parametrize("text", [README, FINDINGS], ids=["README", "findings"])
+def test_every_experiment_of_the_report_is_in_the_table_with_its_minutes(text, capsys):
     print_list(2)
     listed = capsys.readouterr().out
     report = open(os.path.join(ROOT, "results", "toy", "report.md")).read()
     names = []
-    for name, _, minutes, _ in rows_of_experiments():
+    for name, _, minutes, _ in rows_of_experiments(text):
         name = name.strip("`")
         names.append(name)
         of_name = listed.split(f"\n{name} ")[1].split("\n" + " " * 13)
@@ -81,9 +84,16 @@ def test_every_experiment_of_the_report_is_in_the_table_with_its_minutes(capsys)
     assert of_report & EXPERIMENTS.keys() - set(names) == set()
 
 
-def test_numbers_without_a_rule_stand_in_the_section_of_the_report():
+def test_how_long_all_experiments_take_together(capsys):
+    print_list(2)
+    hours = re.search(r"what they share run once: (\d+) hours", capsys.readouterr().out)[1]
+    assert f"all together take {hours} hours" in README
+
+
+@pytest.mark.parametrize("text", [README, FINDINGS], ids=["README", "findings"])
+def test_numbers_without_a_rule_stand_in_the_section_of_the_report(text):
     report = open(os.path.join(ROOT, "results", "toy", "report.md")).read()
-    for name, _, _, found in rows_of_experiments():
+    for name, _, _, found in rows_of_experiments(text):
         name = name.strip("`")
         section = report.split(f"\n## {name}: ")[1].split("\n## ")[0]
         told = re.sub(r"[^ ]+ ?(\[[^]]*\])?<!--.*?-->", "", found)
