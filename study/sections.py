@@ -64,8 +64,8 @@ def reference_of(study: Study, experiment: Experiment, cell: str) -> str:
 
 def before_vary(experiment: Experiment, stem: str) -> str:
     """The checkpoint of which this one is a variant, "3.6M" of "3.6M-lr-5e-3"; else itself."""
-    for other in experiment.stems.split(","):
-        if other not in experiment.pretrain and stem.startswith(f"{other}-"):
+    for other in sorted(experiment.stems.split(","), key=len):
+        if stem.startswith(f"{other}-"):
             return other
     return stem
 

@@ -2,7 +2,8 @@
 
 Every combination of the values becomes a cell of an experiment, named by what it changes
 (3.6M.rl-normalize-none). A value that the command has anyway is the cell itself, so it is neither
-named nor run again.
+named nor run again. A flag with one value beside flags with several is set in every cell, also in
+the one that the others are compared with.
 """
 
 import contextlib
@@ -38,6 +39,8 @@ def experiment_of(base: Experiment, preset: str, vary: list[str], on: str) -> Ex
             flags.count((stage, flag)) == 1,
             f"--vary {stage}.{flag} is given twice; give all its values in one, joined by commas",
         )
+    in_all = set_in_all(choices)
+    several = [changes for changes in choices if changes[0] not in in_all]
     names = on.split(",") if on else [default_cell(base, preset, choices)]
     stems = []
     recipes = {}
@@ -45,11 +48,12 @@ def experiment_of(base: Experiment, preset: str, vary: list[str], on: str) -> Ex
     made = {}  # the name of a cell -> its changes
     for name in names:
         stem, recipe = cell_of(base, preset, name)
-        for changes in [(), *itertools.product(*choices)]:  # () is the cell as it is
+        for combination in [(), *itertools.product(*several)]:
+            changes = in_all + combination
             variant = Variant(base, preset, stem, recipe, changes)
             other = made.setdefault(variant.name, changes)
             check(
-                other in ((), changes) or variant.name == name,
+                other in (in_all, changes) or variant.name == name,
                 f"--vary: {spelled(other)} and {spelled(changes)} would both be the cell "
                 f"{variant.name}; give one of them",
             )
@@ -63,6 +67,7 @@ def experiment_of(base: Experiment, preset: str, vary: list[str], on: str) -> Ex
         f"--on {on}: cells of several recipes ({', '.join(sorted(recipes_asked))}) cannot be "
         "compared with each other; give those of one",
     )
+    compared_with = Variant(base, preset, *cell_of(base, preset, names[0]), in_all)
     asked = " ".join(vary)
     return replace(
         base,
@@ -71,9 +76,16 @@ def experiment_of(base: Experiment, preset: str, vary: list[str], on: str) -> Ex
         stems=",".join(stems),
         pretrain=pretrain,
         preset=preset,
-        against=recipes_asked.pop(),
+        against=compared_with.recipe,
         figure="dots",
     )
+
+
+def set_in_all(choices: list[list[Change]]) -> tuple[Change, ...]:
+    """The changes of flags with one value, if others have several; else none."""
+    if all(len(changes) == 1 for changes in choices):
+        return ()
+    return tuple(changes[0] for changes in choices if len(changes) == 1)
 
 
 def spelled(changes: tuple[Change, ...]) -> str:
@@ -221,7 +233,8 @@ def cell_of(base: Experiment, preset: str, name: str) -> tuple[str, str]:
 class Variant:
     """A cell with some flags changed: the recipes that make it, and its checkpoint.
 
-    .stem, .recipes and .pretrain are what an Experiment holds; .name is the cell's.
+    .stem, .recipes and .pretrain are what an Experiment holds; .name is the cell's, .recipe the
+    last part of it ("base" for a checkpoint alone).
     """
 
     def __init__(
@@ -251,12 +264,12 @@ class Variant:
                 f"--vary {stage}.{flag}={value}: {stage}.py is no part of {stem}.{recipe}, which "
                 f"is made by {', '.join(sorted(used))}",
             )
-        self.name = self.stem if start == "base" else f"{self.stem}.{start}"
+        self.recipe = start
         changed, suffix = self.changed("evaluate.py")
         if suffix:
-            name = f"{start}{suffix}" if start != "base" else suffix.lstrip("-")
-            self.recipes[name] = (start, changed)
-            self.name = f"{self.stem}.{name}"
+            self.recipe = f"{start}{suffix}" if start != "base" else suffix.lstrip("-")
+            self.recipes[self.recipe] = (start, changed)
+        self.name = self.stem if self.recipe == "base" else f"{self.stem}.{self.recipe}"
 
     def add(self, recipes: Recipes, name: str, start: str) -> str:
         """Take over a recipe with its changes, made from `start` -> its name here."""

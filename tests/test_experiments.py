@@ -146,6 +146,33 @@ def test_several_flags_vary_together():
     assert experiment.against == "rl"
 
 
+def test_a_flag_with_one_value_beside_others_is_set_in_every_cell():
+    """So the ablation at 300 steps has a cell of 300 steps to compare with, and none of 50."""
+    for asked in (
+        ["grpo.normalize=std,none", "grpo.steps=300"],
+        ["grpo.steps=300", "grpo.normalize=std,none"],
+    ):
+        experiment = vary.experiment_of(DEFAULT, "toy", asked, "3.6M.rl")
+        assert list(experiment.recipes) == ["rl-steps-300", "rl-steps-300-normalize-none"]
+        assert experiment.against == "rl-steps-300"
+    alone = vary.experiment_of(DEFAULT, "toy", ["grpo.steps=300"], "3.6M.rl")
+    assert list(alone.recipes) == ["rl", "rl-steps-300"] and alone.against == "rl"
+
+
+def test_one_value_of_pre_training_and_of_evaluation_may_stand_in_every_cell():
+    asked = ["pretrain.lr=5e-3,2e-2", "pretrain.batch=12", "evaluate.temperature=1"]
+    experiment = vary.experiment_of(DEFAULT, "toy", asked, "3.6M.rl")
+    assert experiment.stems.split(",") == [
+        "3.6M-batch-12",
+        "3.6M-batch-12-lr-5e-3",
+        "3.6M-batch-12-lr-2e-2",
+    ]
+    assert experiment.against == "rl-temperature-1"
+    study = SimpleNamespace(cell=lambda name: tuple(name.split(".rl")[:1] + ["rl" + name[-14:]]))
+    cell = "3.6M-batch-12-lr-2e-2.rl-temperature-1"
+    assert reference_of(study, experiment, cell) == "3.6M-batch-12.rl-temperature-1"
+
+
 def test_every_variant_is_compared_with_its_own_checkpoint():
     """At several checkpoints, and where pre-training varies, too."""
     vary_of = ["grpo.lr=1e-4", "pretrain.lr=5e-3"]
