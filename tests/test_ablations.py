@@ -50,6 +50,7 @@ def test_the_report_has_a_section_for_each(tmp_path):
     report = Path(figures.write_report(folders, str(tmp_path))).read_text()
     for asked in (
         "grpo.normalize=std,failures",
+        "grpo.normalize=std,failures grpo.steps=300",
         "grpo.reward=half_points.py:score",
         "pretrain.data=toy-math",
     ):
@@ -64,7 +65,7 @@ def test_the_report_has_a_section_for_each(tmp_path):
 
 
 def test_each_is_a_few_lines():
-    assert len(DIFFS) == len(COMMANDS) == 3
+    assert len(DIFFS) == 3 and len(COMMANDS) == 4  # the first fork is run for 300 steps, too
     for diff in DIFFS:
         changed = [line for line in diff.splitlines() if re.match(r"[+-](?![+-]{2} )", line)]
         assert 0 < len(changed) <= 10
@@ -117,5 +118,6 @@ def test_the_other_mix(fork, tmp_path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_the_cell_and_its_variant(fork, command):
     printed = run_in(fork, *command.replace("--seeds 4", "--seeds 1").split(), "--dry_run")
-    assert "out/toy/3.6M.rl.pt" in printed
+    compared_with = "3.6M.rl-steps-300.pt" if "steps=300" in command else "3.6M.rl.pt"
+    assert f"out/toy/{compared_with}" in printed
     assert re.search(r"normalize failures|reward half_points.py:score|data toy-math", printed)
