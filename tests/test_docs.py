@@ -17,6 +17,7 @@ from conftest import ROOT
 from plumbing.checkpoint import save_checkpoint
 from plumbing.files import read_rows
 from plumbing.flags import parse_flags
+from study.paper import PAPER
 
 PAGES = [
     Path(ROOT, "README.md"),
@@ -225,3 +226,20 @@ def test_the_readmes_speeds_are_rows_too():
     later = Path(ROOT, "results", "gpu", "later.md").read_text()
     line = re.search(r"^pretrain +ours, compiled .*$", later, re.M)[0]
     assert f"pre-training {line.split()[-3].rstrip('%')} % MFU" in readme
+
+
+def test_the_bands_of_the_reading_are_those_of_the_report():
+    """docs/sharpening.md, "Our reading": pass@32 in bands of the base's rate, and the paper's row."""
+    page = Path(ROOT, "docs", "sharpening.md").read_text().replace("\n", " ")
+    report = Path(ROOT, "results", "toy", "report.md").read_text()
+    table = report.split("\n| at targeted-5.4M | 0-2 %")[1].split("\n\n")[0]
+    cells = {}
+    for line in table.split("\n")[1:]:
+        name, *values = [cell.strip() for cell in line.strip("|").split("|")]
+        cells[name] = [value.split(" / ")[-1] for value in values]  # pass@32 of each band
+    before, after = cells["hard-sft"], cells["hard-sft.rl"]
+    assert f"from {before[2]} to {after[2]} where the base solved 5 to 20 %" in page
+    assert f"from {before[3]} to {after[3]} where it solved more" in page
+    sft, rl = (PAPER["figure2"][recipe]["44B"] for recipe in ("sft", "sft.rl"))
+    of_paper = [f"{row['pass@1']}, {row['pass@32']}" for row in (sft, rl)]
+    assert f"| the paper, GSM8K, 44B | {of_paper[0]} | {of_paper[1]} |" in page
