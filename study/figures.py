@@ -17,7 +17,7 @@ from data.files import file_errors, write_text
 from plumbing.files import read_rows
 from plumbing.flags import OneLineParser
 from plumbing.result_rows import read_results
-from study import dots, drawing, paper_figures, paper_runs, sections, takeoff_figure
+from study import dots, drawing, paper_figures, paper_runs, room, sections, takeoff_figure
 from study.answers import answer, title
 from study.estimates import direction
 from study.experiment import Experiment
@@ -114,6 +114,12 @@ OF_EXPERIMENTS = {
         "the share of shapes that take off. It was found by looking at core's first six seeds, so "
         "nothing about core was predicted here.",
     ),
+    "room": (
+        room.draw_room,
+        "A dot is a cell of RL after SFT, against its SFT, with its standard error. Both axes "
+        "subtract the same pass@k, so a part of the slope is arithmetic; look at where the zero of "
+        "the vertical axis is crossed, and at the paper's cells among ours.",
+    ),
     "ladder": (dots.draw_ladder, "SFT of one to 61 passes, and the same RL from each."),
     "tail": (dots.draw_tail, "pass@k of the base and after RL, up to 256 samples."),
     "forgetting": (
@@ -165,7 +171,8 @@ OF_EXPERIMENTS = {
 }
 
 
-SAYS_ITSELF = ("gains", "scatter", "takeoff")  # figures whose panels have titles of their own
+# Figures that say themselves what they show.
+SAYS_ITSELF = ("gains", "scatter", "takeoff", "room")
 
 
 def keep(drawn, name: str, out: str) -> bool:
@@ -283,6 +290,7 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
         main_figure = place_of_experiment(study, "gains", CORE_GAINS, out)
         parts += opening(study, main_figure, predicted)
         parts += when(study, out)
+        parts += what_decides(study, out)
         scatter = place_of_experiment(study, "scatter", CORE_SCATTER, out)
         if scatter:
             parts.append(scatter)
@@ -313,6 +321,7 @@ def write_report(folders: list[str], out: str, task: str = "") -> str:
 
 
 CORE_GAINS = replace(EXPERIMENTS["core"], figure="gains")
+CORE_ROOM = replace(EXPERIMENTS["core"], figure="room")
 CORE_SCATTER = replace(EXPERIMENTS["core"], figure="scatter")
 
 
@@ -324,6 +333,17 @@ def when(study: Study, out: str) -> list[str]:
     said = sentence(study, experiment)
     figure = place_of_experiment(study, "takeoff", experiment, out)
     return [f"**When does RL begin to work?** {said}\n", figure] if said and figure else []
+
+
+def what_decides(study: Study, out: str) -> list[str]:
+    """Whether RL after SFT widens or narrows: a sentence and a figure, if RL was long."""
+    if not is_long(study):
+        return []
+    figure = place_of_experiment(study, "room", CORE_ROOM, out)
+    if not figure:
+        return []
+    said = room.sentence(room.cells_after_sft(study))
+    return [f"**What decides whether RL after SFT raises pass@k?** {said}\n", figure]
 
 
 def how_often_section(study: Study) -> list[str]:

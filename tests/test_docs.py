@@ -228,8 +228,8 @@ def test_the_readmes_speeds_are_rows_too():
     assert f"pre-training {line.split()[-3].rstrip('%')} % MFU" in readme
 
 
-def test_the_bands_of_the_reading_are_those_of_the_report():
-    """docs/sharpening.md, "Our reading": pass@32 in bands of the base's rate, and the paper's row."""
+def test_what_decides_it_is_told_as_in_the_report():
+    """docs/sharpening.md: pass@32 in bands of the base's rate, and the paper's row."""
     page = Path(ROOT, "docs", "sharpening.md").read_text().replace("\n", " ")
     report = Path(ROOT, "results", "toy", "report.md").read_text()
     table = report.split("\n| at targeted-5.4M | 0-2 %")[1].split("\n\n")[0]
@@ -240,6 +240,15 @@ def test_the_bands_of_the_reading_are_those_of_the_report():
     before, after = cells["hard-sft"], cells["hard-sft.rl"]
     assert f"from {before[2]} to {after[2]} where the base solved 5 to 20 %" in page
     assert f"from {before[3]} to {after[3]} where it solved more" in page
+    said = report.split("**What decides whether RL after SFT raises pass@k?**")[1].split("\n")[0]
+    cells, *gaps = re.search(
+        r"in (\d+) of \1 cells: .*? is (\d+ to \d+) points above pass@1, after it (\d+ to \d+) "
+        r"\(in the paper (\d+ to \d+) and (\d+ to \d+)\)",
+        said,
+    ).groups()
+    assert f"In all {cells} cells" in page
+    assert f"is {gaps[0]} points above pass@1 before RL, and {gaps[1]} after it" in page
+    assert f"in the paper it is {gaps[2]} before and {gaps[3]} after" in page
     sft, rl = (PAPER["figure2"][recipe]["44B"] for recipe in ("sft", "sft.rl"))
     of_paper = [f"{row['pass@1']}, {row['pass@32']}" for row in (sft, rl)]
     assert f"| the paper, GSM8K, 44B | {of_paper[0]} | {of_paper[1]} |" in page
