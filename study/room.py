@@ -4,6 +4,7 @@ RL brings pass@1 and pass@k closer together. So pass@k rises where pass@1 comes 
 pass@k was before, and falls elsewhere. A sentence, and a figure with the paper's cells in it.
 """
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -107,7 +108,7 @@ def draw_room(study: Study, experiment: Experiment):
         return None
     fig, ax = pyplot().subplots(figsize=(7, 4.8), layout="constrained")
     tasks = list(dict.fromkeys(cell.task for cell in found))
-    for task, hue in zip(tasks, COLOURS):
+    for task, hue in zip(tasks, itertools.cycle(COLOURS)):
         of_task = [cell for cell in found if cell.task == task]
         x = [cell.reach.mean for cell in of_task]
         y = [cell.change.mean for cell in of_task]

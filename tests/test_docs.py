@@ -229,15 +229,15 @@ def test_the_readmes_speeds_are_rows_too():
 
 
 def test_what_decides_it_is_told_as_in_the_report():
-    """docs/sharpening.md: pass@32 in bands of the base's rate, and the paper's row."""
+    """docs/sharpening.md: pass@32 in bands of the base's rate, the gaps, and the paper's row."""
     page = Path(ROOT, "docs", "sharpening.md").read_text().replace("\n", " ")
     report = Path(ROOT, "results", "toy", "report.md").read_text()
     table = report.split("\n| at targeted-5.4M | 0-2 %")[1].split("\n\n")[0]
-    cells = {}
+    bands = {}  # recipe -> pass@32 of each band
     for line in table.split("\n")[1:]:
         name, *values = [cell.strip() for cell in line.strip("|").split("|")]
-        cells[name] = [value.split(" / ")[-1] for value in values]  # pass@32 of each band
-    before, after = cells["hard-sft"], cells["hard-sft.rl"]
+        bands[name] = [value.split(" / ")[-1] for value in values]
+    before, after = bands["hard-sft"], bands["hard-sft.rl"]
     assert f"from {before[2]} to {after[2]} where the base solved 5 to 20 %" in page
     assert f"from {before[3]} to {after[3]} where it solved more" in page
     said = report.split("**What decides whether RL after SFT raises pass@k?**")[1].split("\n")[0]

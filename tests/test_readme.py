@@ -100,6 +100,7 @@ def test_every_experiment_of_the_report_is_told():
     told = {name.strip("`") for name, *_ in rows_of_experiments(FINDINGS)}
     first = {name.strip("`") for name, *_ in rows_of_experiments(README)}
     of_the_paper = {name for name in of_report if name.startswith("figure")}
+    of_the_paper |= {"core", "settings", "weight", "losses"}  # its future work, too
     assert of_report and not of_report - told
     assert of_the_paper and not of_the_paper - first
 
